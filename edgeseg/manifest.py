@@ -1,0 +1,250 @@
+"""The manifest: what a bundle holds, where it came from and how well it does, as frozen values and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from edgeseg.errors import BundleError
+from edgeseg.labels import LabelSet
+
+__all__ = ["SCHEMA_VERSION", "InputSpec", "Layer", "Manifest", "Network", "OutputSpec", "Quantization", "Scores"]
+
+SCHEMA_VERSION = 1
+
+Coordinates = Literal["align_corners", "half_pixel", "pytorch_half_pixel", "asymmetric"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where the network came from.
+
+    Attributes:
+        name: a short name, by default the stem of the source file.
+        source: file name of the network as it was given.
+        digest: SHA-256 of that file, hexadecimal.
+        opset: ONNX opset of the given file.
+        licence: licence of the weights where the owner stated it.
+    """
+
+    name: str
+    source: str
+    digest: str
+    opset: int
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The frame that the graph takes: one (1, height, width, 3) uint8 RGB tensor.
+
+    Attributes:
+        tensor: name of the graph's input.
+        height, width: the network's size in pixels; other frames are resized to it.
+        color_order: order in which the network was trained; the graph itself turns RGB into it.
+        mean, std: per channel in the network's order, in units of 0..255; the graph applies (x - mean) / std.
+        resize: interpolation that brings another frame to this size.
+    """
+
+    tensor: str
+    height: int
+    width: int
+    color_order: Literal["RGB", "BGR"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Literal["bilinear"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise BundleError(f"input size must be positive, but is {self.height}x{self.width}")
+        if not all(math.isfinite(v) for v in self.mean + self.std) or min(self.std) <= 0:
+            raise BundleError(f"mean and std must be finite and std positive, but are {self.mean} and {self.std}")
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the graph gives: logits (1, channels, height, width) float32, or a class map (1, height, width) uint8.
+
+    Attributes:
+        tensor: name of the graph's output.
+        kind: "logits", or "class-map" where upsampling and argmax stand in the graph.
+        channels: number of logits per pixel.
+        height, width: size of that tensor; the class map has the size of the input.
+        coordinates: how a bilinear upsampling maps logits to the input's size; None where the sizes are equal.
+    """
+
+    tensor: str
+    kind: Literal["logits", "class-map"]
+    channels: int
+    height: int
+    width: int
+    coordinates: Coordinates | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One compute layer (Conv, ConvTranspose, Gemm, MatMul) of the canonical graph.
+
+    Attributes:
+        name: the node's name.
+        op: its ONNX operator.
+        precision: "int8" or "float".
+        macs: multiply-accumulate operations for one frame.
+        reason: why it stayed in float; empty for an INT8 layer.
+    """
+
+    name: str
+    op: str
+    precision: Literal["int8", "float"]
+    macs: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the ranges were found and what they were put on.
+
+    Attributes:
+        method: range chooser (mse, entropy, percentile or minmax).
+        frame_names, frame_digests: the calibration frames; digests are SHA-256 of the decoded RGB pixels and their size.
+        layers: every compute layer with its precision.
+    """
+
+    method: str
+    frame_names: tuple[str, ...]
+    frame_digests: tuple[str, ...]
+    layers: tuple[Layer, ...]
+
+    def count(self, precision: str) -> int:
+        """Number of compute layers of a precision."""
+        return sum(layer.precision == precision for layer in self.layers)
+
+    @property
+    def int8_mac_share(self) -> float:
+        """Share of the multiply-accumulate operations that run in INT8, 0..1."""
+        total = sum(layer.macs for layer in self.layers)
+        return sum(layer.macs for layer in self.layers if layer.precision == "int8") / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy before and after quantization, on frames that calibration never saw.
+
+    Attributes:
+        metric: "miou" against labels, or "agreement" with the float network's class map (then `float_score` is 100).
+        float_score, int8_score: 0..100.
+        float_iou, int8_iou: 0..100 by class name, None for a class without a labelled or predicted pixel.
+        frame_names, frame_digests: the frames scored.
+    """
+
+    metric: Literal["miou", "agreement"]
+    float_score: float
+    int8_score: float
+    float_iou: dict[str, float | None] = field(default_factory=dict)
+    int8_iou: dict[str, float | None] = field(default_factory=dict)
+    frame_names: tuple[str, ...] = ()
+    frame_digests: tuple[str, ...] = ()
+
+    @property
+    def drop(self) -> float:
+        """Points lost by quantization; negative where INT8 scores higher."""
+        return self.float_score - self.int8_score
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a program needs to know to run a bundle and to trust it.
+
+    Attributes:
+        network, input, output, labels, quantization, scores: see their classes; `scores` is None only where no frame
+            was left to score.
+        files: SHA-256 by file name of every file in the bundle that is not an engine and not this manifest.
+        tools: version by library that made the bundle.
+        schema_version: format of the manifest file.
+    """
+
+    network: Network
+    input: InputSpec
+    output: OutputSpec
+    labels: LabelSet
+    quantization: Quantization
+    scores: Scores | None
+    files: dict[str, str]
+    tools: dict[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON with stable key order."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BundleError: for text that is no manifest, has a missing, unknown or wrongly typed field, or a newer schema.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"manifest.json is not JSON ({error}); convert the network again") from error
+        if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
+            raise BundleError("manifest.json has no schema_version: this is not an edgeseg bundle")
+        if data["schema_version"] > SCHEMA_VERSION:
+            raise BundleError(
+                f"the bundle has schema version {data['schema_version']}, but this edgeseg reads up to {SCHEMA_VERSION}; "
+                "upgrade with: pip install --upgrade edgeseg"
+            )
+        manifest = _read(cls, data, "manifest")
+        assert isinstance(manifest, cls)
+        return manifest
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """Turn plain JSON into a value of type `kind`, checking every field; `where` names it in messages."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise BundleError(f"{where} must be one of {', '.join(map(str, arguments))}, but is {value!r}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _read(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is Ellipsis:
+            return tuple(_read(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) == len(arguments):
+            return tuple(_read(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _read(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str) and isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    raise BundleError(f"{where} must be {typing.cast(Any, kind)}, but is {value!r}; convert the network again")
+
+
+def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise BundleError(f"{where} must be an object, but is {value!r}; convert the network again")
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise BundleError(f"{where} has unknown fields {', '.join(unknown)}; convert the network again")
+    required = {n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING}
+    missing = sorted(required - set(value))
+    if missing:
+        raise BundleError(f"{where} lacks {', '.join(missing)}; convert the network again")
+    try:
+        return kind(**{name: _read(hints[name], v, f"{where}.{name}") for name, v in value.items()})
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{where} is not valid ({error}); convert the network again") from error
