@@ -1,0 +1,210 @@
+"""How right a predictor is on frames: mean IoU against labels, or agreement with another predictor.
+
+The protocol: a prediction is brought to the size of its label image by nearest neighbour, one confusion matrix runs
+over all frames, pixels with the ignore index do not count, and a prediction that stands for no class (a void channel,
+or a class without a counterpart in the mapping) is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.calibration.datasets import LabelledFrame
+from edgeseg.calibration.frames import Frame
+from edgeseg.errors import FrameError, LabelError, ShapeError
+from edgeseg.labels import UNMAPPED, ClassMapping, LabelSet
+from edgeseg.metrics import ConfusionMatrix
+
+__all__ = ["Agreement", "Predictor", "Score", "agreement", "check_classes", "resize_nearest", "score_labels"]
+
+Predictor = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Takes a frame, (H, W, 3) uint8 RGB, and gives its class map, (h, w) uint8, of any size."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy against labels.
+
+    Attributes:
+        miou: mean IoU over the classes that have a labelled or predicted pixel, 0..100.
+        iou: IoU by class name, 0..100; None for a class without a labelled or predicted pixel.
+        pixel_accuracy: share of the labelled pixels that are right, 0..100.
+        confusion: (classes, classes + 1) int64, labelled class by row, predicted class by column; the last column
+            counts predictions that stand for none of the classes.
+        frame_accuracy: share of right pixels of each frame, 0..100; NaN for a frame without a labelled pixel.
+        names: names of the frames, in order.
+        digests: SHA-256 of their pixels.
+    """
+
+    miou: float
+    iou: dict[str, float | None]
+    pixel_accuracy: float
+    confusion: NDArray[np.int64]
+    frame_accuracy: tuple[float, ...]
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames scored."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Share of the pixels to which two predictors give the same class.
+
+    Attributes:
+        share: over all pixels of all frames, 0..100.
+        frame_shares: of each frame, 0..100.
+        names: names of the frames, in order.
+        digests: SHA-256 of their pixels.
+    """
+
+    share: float
+    frame_shares: tuple[float, ...]
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames compared."""
+        return len(self.names)
+
+
+def score_labels(
+    predict: Predictor,
+    data: Iterable[LabelledFrame],
+    classes: LabelSet,
+    mapping: ClassMapping | None = None,
+    *,
+    data_classes: LabelSet | None = None,
+    progress: Callable[[int], None] = lambda units: None,
+) -> Score:
+    """Score a predictor against labels.
+
+    Args:
+        predict: the predictor; its class map may have any size.
+        data: frames with label images, (H, W) uint8 class indices.
+        classes: classes of the predictor; a void channel among them is never right.
+        mapping: brings the predictor's classes to those of the labels, where they differ.
+        data_classes: classes of the labels as the data set names them; by default the attribute `label_set` of `data`,
+            and where that is missing or None, the labels are taken to hold the predictor's (or mapped) classes.
+        progress: called with 1 after every frame.
+
+    Raises:
+        LabelError: when the predictor's classes are not those of the labels, or a label value is unknown.
+        FrameError: when there is no frame.
+        ShapeError: when the predictor gives no class map.
+    """
+    if data_classes is None:
+        data_classes = getattr(data, "label_set", None)
+    scored = check_classes(classes, mapping, data_classes)
+    total = ConfusionMatrix(len(scored))
+    accuracy, names, digests = [], [], []
+    for item in data:
+        prediction = _class_map(predict(item.frame.image))
+        if mapping is not None:
+            prediction = mapping(prediction)
+        prediction = resize_nearest(prediction, item.labels.shape[0], item.labels.shape[1])
+        single = ConfusionMatrix(len(scored))
+        single.add(item.labels, np.where(prediction < len(scored), prediction, UNMAPPED).astype(np.uint8),
+                   scored.ignore_index)
+        total.matrix += single.matrix
+        accuracy.append(100.0 * single.pixel_accuracy())
+        names.append(item.frame.name)
+        digests.append(item.frame.digest)
+        progress(1)
+    if not names:
+        raise FrameError("there is no labelled frame to score; check the data set's folder and split")
+    if not total.matrix.any():
+        raise LabelError(f"none of the {len(names)} label images has a pixel of one of the {len(scored)} classes")
+    by_class = (100.0 * total.iou()).tolist()
+    iou = {name: None if np.isnan(value) else value for name, value in zip(scored.names, by_class, strict=True)}
+    return Score(
+        miou=100.0 * total.mean_iou(),
+        iou=iou,
+        pixel_accuracy=100.0 * total.pixel_accuracy(),
+        confusion=total.matrix,
+        frame_accuracy=tuple(accuracy),
+        names=tuple(names),
+        digests=tuple(digests),
+    )
+
+
+def agreement(
+    reference: Predictor,
+    other: Predictor,
+    frames: Iterable[Frame],
+    *,
+    progress: Callable[[int], None] = lambda units: None,
+) -> Agreement:
+    """Compare two predictors, frame by frame, in one pass.
+
+    Raises:
+        FrameError: when there is no frame.
+        ShapeError: when a predictor gives no class map, or the two give different sizes.
+    """
+    same = pixels = 0
+    shares, names, digests = [], [], []
+    for frame in frames:
+        first, second = _class_map(reference(frame.image)), _class_map(other(frame.image))
+        if first.shape != second.shape:
+            raise ShapeError(f"both class maps of a frame must have one size, but got {first.shape} and {second.shape}")
+        equal = int(np.count_nonzero(first == second))
+        same, pixels = same + equal, pixels + first.size
+        shares.append(100.0 * equal / first.size)
+        names.append(frame.name)
+        digests.append(frame.digest)
+        progress(1)
+    if not names:
+        raise FrameError("there is no frame to compare the networks on")
+    return Agreement(100.0 * same / pixels, tuple(shares), tuple(names), tuple(digests))
+
+
+def check_classes(classes: LabelSet, mapping: ClassMapping | None, data_classes: LabelSet | None) -> LabelSet:
+    """The label set that a score is over.
+
+    Args:
+        classes: classes of the predictor.
+        mapping: from these classes to the labels', or None.
+        data_classes: classes of the labels, or None where the data set does not name them.
+
+    Raises:
+        LabelError: when the predictor's (mapped) classes are not those of the labels.
+    """
+    scored = mapping.target if mapping is not None else classes.classes()
+    if data_classes is None:
+        return scored
+    labelled = data_classes.classes()
+    if scored.names != labelled.names:
+        what = "the mapping leads to" if mapping is not None else "the network has"
+        raise LabelError(
+            f"{what} {len(scored)} classes ({_listing(scored)}), but the labels have {len(labelled)} "
+            f"({_listing(labelled)}); give the classes with --classes or a mapping with --map"
+        )
+    return labelled
+
+
+def resize_nearest(class_map: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bring a (h, w) class map to another size; row y takes source row floor(y * h / height), as cv2.INTER_NEAREST."""
+    if class_map.shape == (height, width):
+        return class_map
+    rows = np.arange(height) * class_map.shape[0] // height
+    columns = np.arange(width) * class_map.shape[1] // width
+    return class_map[rows[:, None], columns[None, :]]
+
+
+def _class_map(prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if prediction.ndim != 2 or prediction.dtype != np.uint8 or not prediction.size:
+        raise ShapeError(f"a class map must be (H, W) uint8, but got {prediction.shape} {prediction.dtype}")
+    return prediction
+
+
+def _listing(classes: LabelSet) -> str:
+    shown = ", ".join(classes.names[:4])
+    return shown if len(classes) <= 4 else f"{shown}, ..."

@@ -1,0 +1,181 @@
+"""Where Q/DQ stands: the inputs and weights of convolutions, nowhere else.
+
+The plain recipe. Quantizing Add, Concat, PReLU or BatchNorm separately is what costs light networks their accuracy;
+TensorRT needs pairs at the two inputs of a convolution and nowhere else for it to run in INT8 (NVIDIA TensorRT guide,
+"Q/DQ Layer-Placement Recommendations"). Symmetric: int8, zero point 0, one scalar scale an activation tensor, one
+scale an output channel for weights, bias in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgeseg.converters.graph import macs
+from edgeseg.errors import CalibrationError, UnsupportedModelError
+from edgeseg.manifest import Layer
+
+__all__ = ["COMPUTE", "LEVELS", "Placement", "place_qdq", "plan_placement", "weight_scales"]
+
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LEVELS = 127
+"""Largest magnitude of a symmetric int8 value; -128 is not used."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is quantized.
+
+    Attributes:
+        layers: every compute node with its precision, MACs, and the reason where it stays in float.
+        tensors: activation tensors that get a Q/DQ pair, in the order of the graph.
+    """
+
+    layers: tuple[Layer, ...]
+    tensors: tuple[str, ...]
+
+
+def plan_placement(model: onnx.ModelProto) -> Placement:
+    """Decide for each compute node whether it is quantized.
+
+    Args:
+        model: the float graph, with named nodes and static shapes.
+
+    Raises:
+        UnsupportedModelError: when no convolution can be quantized.
+    """
+    constants = {initializer.name for initializer in model.graph.initializer}
+    work = macs(model)
+    layers, tensors = [], dict[str, None]()
+    for node in model.graph.node:
+        if node.op_type not in COMPUTE:
+            continue
+        reason = _reason_for_float(node, constants)
+        layers.append(Layer(node.name, node.op_type, "float" if reason else "int8", work.get(node.name, 0), reason))
+        if not reason:
+            tensors[node.input[0]] = None
+    if not tensors:
+        raise UnsupportedModelError("expected convolutions with constant weights, but the graph has none to quantize")
+    return Placement(tuple(layers), tuple(tensors))
+
+
+def _reason_for_float(node: onnx.NodeProto, constants: set[str]) -> str:
+    """Why a compute node stays in float; empty for one that is quantized."""
+    if node.op_type == "ConvTranspose":
+        return "TensorRT runs quantized deconvolutions in float"
+    if node.op_type != "Conv":
+        return "a matrix product outside a convolution gains nothing and loses accuracy"
+    if node.input[1] not in constants:
+        return "its weights are computed at run time"
+    if node.input[0] in constants:
+        return "its input is a constant"
+    return ""
+
+
+def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale per output channel by the largest magnitude.
+
+    Args:
+        weight: (output channels, input channels / groups, height, width) float32.
+
+    Returns:
+        (output channels,) float32, always positive: TensorRT refuses a scale of zero, so a channel of (almost) zeros
+        takes a millionth of the largest channel's.
+    """
+    amax = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    floor = max(float(amax.max()) * 1e-6, 1e-6)
+    return (np.maximum(amax, floor) / LEVELS).astype(np.float32)
+
+
+def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, float]) -> onnx.ModelProto:
+    """Put Q/DQ pairs on the inputs and weights of the INT8 layers.
+
+    Args:
+        model: the float graph that `placement` was planned on.
+        placement: from `plan_placement`.
+        ranges: largest magnitude (amax) by activation tensor.
+
+    Returns:
+        A new graph; one pair serves all quantized consumers of a tensor.
+
+    Raises:
+        CalibrationError: when a tensor has no range, or one that is no positive finite number.
+    """
+    placed = onnx.ModelProto()
+    placed.CopyFrom(model)
+    graph = placed.graph
+    weights = {i.name: i for i in graph.initializer}
+    quantized = {layer.name for layer in placement.layers if layer.precision == "int8"}
+    pairs = {tensor: _activation_pair(tensor, ranges) for tensor in placement.tensors}
+    waiting = dict(pairs)
+    nodes: list[onnx.NodeProto] = []
+    done: dict[str, str] = {}
+
+    def follow(available: str) -> None:
+        pair = waiting.pop(available, None)
+        if pair is not None:
+            nodes.extend(pair.nodes)
+
+    for value in graph.input:
+        follow(value.name)
+    for node in graph.node:
+        if node.name in quantized:
+            weight = node.input[1]
+            if weight not in done:
+                pair = _weight_pair(weight, numpy_helper.to_array(weights[weight]))
+                graph.initializer.extend(pair.initializers)
+                nodes.extend(pair.nodes)
+                done[weight] = pair.output
+            node.input[0] = pairs[node.input[0]].output
+            node.input[1] = done[weight]
+        nodes.append(node)
+        for output in node.output:
+            follow(output)
+    for pair in pairs.values():
+        graph.initializer.extend(pair.initializers)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    return placed
+
+
+@dataclass(frozen=True)
+class _Pair:
+    nodes: tuple[onnx.NodeProto, onnx.NodeProto]
+    initializers: tuple[onnx.TensorProto, onnx.TensorProto]
+    output: str
+
+
+def _pair(tensor: str, scale: NDArray[np.float32], zero_point: NDArray[np.int8], axis: int | None) -> _Pair:
+    """QuantizeLinear and DequantizeLinear for one tensor, all three inputs given (TensorRT 8 requires them)."""
+    scale_name, zero_name = f"{tensor}_scale", f"{tensor}_zero_point"
+    inside, output = f"{tensor}_quantized", f"{tensor}_dequantized"
+    options = {} if axis is None else {"axis": axis}
+    quantize = helper.make_node(
+        "QuantizeLinear", [tensor, scale_name, zero_name], [inside], name=f"{tensor}/QuantizeLinear", **options
+    )
+    dequantize = helper.make_node(
+        "DequantizeLinear", [inside, scale_name, zero_name], [output], name=f"{tensor}/DequantizeLinear", **options
+    )
+    constants = (numpy_helper.from_array(scale, scale_name), numpy_helper.from_array(zero_point, zero_name))
+    return _Pair((quantize, dequantize), constants, output)
+
+
+def _activation_pair(tensor: str, ranges: Mapping[str, float]) -> _Pair:
+    amax = ranges.get(tensor)
+    if amax is None:
+        raise CalibrationError(f"tensor {tensor} has no range; calibrate the network again")
+    if not (np.isfinite(amax) and amax > 0):
+        raise CalibrationError(f"tensor {tensor} has range {amax}, expected a positive number; check the frames")
+    # A scalar, not [1]: with a one-element vector TensorRT silently runs the convolution in float.
+    return _pair(tensor, np.array(amax / LEVELS, np.float32), np.array(0, np.int8), None)
+
+
+def _weight_pair(name: str, weight: NDArray[np.float32]) -> _Pair:
+    scales = weight_scales(weight)
+    return _pair(name, scales, np.zeros(len(scales), np.int8), 0)

@@ -1,0 +1,9 @@
+"""The report of a bundle: one page for a person (`report.html`) and the same figures for a program (`report.json`)."""
+
+from __future__ import annotations
+
+from edgeseg.converters.report.content import CalibrationEntry, CalibrationRanges, ReportContent, WorstFrame
+from edgeseg.converters.report.page import report_html
+from edgeseg.converters.report.twin import report_json
+
+__all__ = ["CalibrationEntry", "CalibrationRanges", "ReportContent", "WorstFrame", "report_html", "report_json"]

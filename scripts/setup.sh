@@ -1,0 +1,111 @@
+# shellcheck shell=bash
+# What scripts/demo, scripts/test, scripts/types and .ci/run share: the virtual environment and the system's packages.
+# Sourced, never started; messages go to stderr.
+
+REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$REPOSITORY/.venv
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# as_root COMMAND...: through sudo for an ordinary user; sudo asks for a password only where a person can type it.
+as_root() {
+    local prefix=()
+    if [[ $EUID -ne 0 ]]; then
+        command -v sudo >/dev/null || { say "this needs root, but there is no sudo here: $*"; return 1; }
+        prefix=(sudo)
+        [[ -t 0 && -z ${CI:-} ]] || prefix+=(-n)
+    fi
+    "${prefix[@]}" "$@"
+}
+
+# apt_install PACKAGE...: returns 1 where that cannot be done; the caller knows whether it matters.
+apt_install() {
+    command -v apt-get >/dev/null || { say "there is no apt-get here to install $*"; return 1; }
+    say "installing $* with apt"
+    # A third party's broken package source must not stop the installation of a package from a good one.
+    as_root apt-get update -q </dev/null >&2 || true
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" </dev/null >&2
+}
+
+# The first interpreter that really starts and is new enough: version managers put names on PATH that do not start.
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python /usr/bin/python3; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.10 or newer is needed, but none was found (python3 is: $(python3 -V 2>&1 || true));" \
+        "on Debian 12 or Ubuntu 22.04 and later run: sudo apt-get install python3 python3-venv"
+}
+
+venv_works() {
+    [[ -x $VENV/bin/python ]] && "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
+create_venv() {
+    local python version
+    python=$(find_python)
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    # Debian and Ubuntu ship ensurepip apart from Python.
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        apt_install "python$version-venv" \
+            || fail "$python cannot create virtual environments; run: sudo apt-get install python$version-venv"
+    fi
+    say "creating $VENV with Python $version"
+    "$python" -m venv --clear "$VENV"
+}
+
+# A change of any of these makes an installation stale; the path is one because an editable install points to it.
+stamp() {
+    { cat "$REPOSITORY"/{setup.cfg,pyproject.toml,constraints.txt,edgeseg/_version.py}; "$VENV/bin/python" -VV; echo "$REPOSITORY"; } \
+        | sha256sum
+}
+
+# install_extra NAME: edgeseg in place with an extra ("base" for none), unless that stands already.
+install_extra() {
+    local file=$VENV/edgeseg-$1.stamp target=$REPOSITORY
+    [[ $1 == base ]] || target+="[$1]"
+    if [[ -f $file && $(<"$file") == "$(stamp)" ]]; then
+        return
+    fi
+    say "installing edgeseg ($1) into $VENV; the first time this takes some minutes"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$REPOSITORY/constraints.txt" -e "$target" </dev/null >&2 || return
+    stamp >"$file"
+}
+
+# prepare EXTRA...: the virtual environment with edgeseg and these extras; a second run takes a moment.
+prepare() {
+    local extra
+    # Two scripts started at once wait for each other here instead of breaking each other's environment.
+    exec 9<"$REPOSITORY"
+    flock 9
+    venv_works || create_venv
+    for extra in "$@"; do
+        install_extra "$extra" || fail "pip could not install edgeseg ($extra); its message stands above"
+    done
+    exec 9<&-
+}
+
+# TensorRT-RTX checks graphs with a real TensorRT parser and builder; its tests skip where it has no wheel.
+prepare_rtx() {
+    [[ $(uname -m) == x86_64 ]] || return 0
+    install_extra rtx || say "TensorRT-RTX cannot be installed here; the tests that ask it will be skipped"
+}
+
+# A headless browser looks at the report; Ubuntu has Chromium only as a snap, which containers cannot install.
+prepare_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        "$name" --version >/dev/null 2>&1 && return
+    done
+    apt_install chromium || say "Chromium cannot be installed here; the test that looks at the report will be skipped"
+}
