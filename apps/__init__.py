@@ -1,1 +1,1 @@
-"""."""
+"""What a person starts: the command line."""

@@ -1,4 +1,4 @@
-"""How right a predictor is on frames: mean IoU against labels, or agreement with another predictor.
+"""How right a predictor is on labelled frames: mean IoU, IoU by class and pixel accuracy.
 
 The protocol: a prediction is brought to the size of its label image by nearest neighbour, one confusion matrix runs
 over all frames, pixels with the ignore index do not count, and a prediction that stands for no class (a void channel,
@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.calibration.datasets import LabelledFrame
-from edgeseg.calibration.frames import Frame
 from edgeseg.errors import FrameError, LabelError, ShapeError
-from edgeseg.labels import UNMAPPED, ClassMapping, LabelSet
+from edgeseg.labels import ClassMapping, LabelSet
 from edgeseg.metrics import ConfusionMatrix
 
-__all__ = ["Agreement", "Predictor", "Score", "agreement", "check_classes", "resize_nearest", "score_labels"]
+__all__ = ["Predictor", "Score", "check_classes", "resize_nearest", "score_labels"]
 
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Takes a frame, (H, W, 3) uint8 RGB, and gives its class map, (h, w) uint8, of any size."""
@@ -51,28 +50,6 @@ class Score:
     @property
     def frames(self) -> int:
         """Number of frames scored."""
-        return len(self.names)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Share of the pixels to which two predictors give the same class.
-
-    Attributes:
-        share: over all pixels of all frames, 0..100.
-        frame_shares: of each frame, 0..100.
-        names: names of the frames, in order.
-        digests: SHA-256 of their pixels.
-    """
-
-    share: float
-    frame_shares: tuple[float, ...]
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-
-    @property
-    def frames(self) -> int:
-        """Number of frames compared."""
         return len(self.names)
 
 
@@ -111,11 +88,8 @@ def score_labels(
         if mapping is not None:
             prediction = mapping(prediction)
         prediction = resize_nearest(prediction, item.labels.shape[0], item.labels.shape[1])
-        single = ConfusionMatrix(len(scored))
-        single.add(item.labels, np.where(prediction < len(scored), prediction, UNMAPPED).astype(np.uint8),
-                   scored.ignore_index)
-        total.matrix += single.matrix
-        accuracy.append(100.0 * single.pixel_accuracy())
+        total.add(item.labels, prediction, scored.ignore_index)
+        accuracy.append(_accuracy(item.labels, prediction, scored.ignore_index))
         names.append(item.frame.name)
         digests.append(item.frame.digest)
         progress(1)
@@ -134,36 +108,6 @@ def score_labels(
         names=tuple(names),
         digests=tuple(digests),
     )
-
-
-def agreement(
-    reference: Predictor,
-    other: Predictor,
-    frames: Iterable[Frame],
-    *,
-    progress: Callable[[int], None] = lambda units: None,
-) -> Agreement:
-    """Compare two predictors, frame by frame, in one pass.
-
-    Raises:
-        FrameError: when there is no frame.
-        ShapeError: when a predictor gives no class map, or the two give different sizes.
-    """
-    same = pixels = 0
-    shares, names, digests = [], [], []
-    for frame in frames:
-        first, second = _class_map(reference(frame.image)), _class_map(other(frame.image))
-        if first.shape != second.shape:
-            raise ShapeError(f"both class maps of a frame must have one size, but got {first.shape} and {second.shape}")
-        equal = int(np.count_nonzero(first == second))
-        same, pixels = same + equal, pixels + first.size
-        shares.append(100.0 * equal / first.size)
-        names.append(frame.name)
-        digests.append(frame.digest)
-        progress(1)
-    if not names:
-        raise FrameError("there is no frame to compare the networks on")
-    return Agreement(100.0 * same / pixels, tuple(shares), tuple(names), tuple(digests))
 
 
 def check_classes(classes: LabelSet, mapping: ClassMapping | None, data_classes: LabelSet | None) -> LabelSet:
@@ -203,6 +147,16 @@ def _class_map(prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if prediction.ndim != 2 or prediction.dtype != np.uint8 or not prediction.size:
         raise ShapeError(f"a class map must be (H, W) uint8, but got {prediction.shape} {prediction.dtype}")
     return prediction
+
+
+def _accuracy(labels: NDArray[np.uint8], prediction: NDArray[np.uint8], ignore_index: int | None) -> float:
+    right = int(np.count_nonzero(labels == prediction))
+    if ignore_index is None:
+        return 100.0 * right / labels.size
+    ignored = labels == ignore_index
+    right -= int(np.count_nonzero(ignored & (prediction == ignore_index)))
+    counted = labels.size - int(np.count_nonzero(ignored))
+    return 100.0 * right / counted if counted else float("nan")
 
 
 def _listing(classes: LabelSet) -> str:

@@ -82,6 +82,12 @@ install_extra() {
     stamp >"$file"
 }
 
+# TensorRT-RTX checks graphs with a real TensorRT parser and builder; where it has no wheel its tests are skipped.
+install_rtx() {
+    [[ $(uname -m) == x86_64 ]] || return 0
+    install_extra rtx || say "TensorRT-RTX cannot be installed here; the tests that ask it will be skipped"
+}
+
 # prepare EXTRA...: the virtual environment with edgeseg and these extras; a second run takes a moment.
 prepare() {
     local extra
@@ -90,15 +96,12 @@ prepare() {
     flock 9
     venv_works || create_venv
     for extra in "$@"; do
-        install_extra "$extra" || fail "pip could not install edgeseg ($extra); its message stands above"
+        case $extra in
+            rtx) install_rtx ;;
+            *) install_extra "$extra" || fail "pip could not install edgeseg ($extra); its message stands above" ;;
+        esac
     done
     exec 9<&-
-}
-
-# TensorRT-RTX checks graphs with a real TensorRT parser and builder; its tests skip where it has no wheel.
-prepare_rtx() {
-    [[ $(uname -m) == x86_64 ]] || return 0
-    install_extra rtx || say "TensorRT-RTX cannot be installed here; the tests that ask it will be skipped"
 }
 
 # A headless browser looks at the report; Ubuntu has Chromium only as a snap, which containers cannot install.

@@ -1,1 +1,99 @@
-"""."""
+"""The command `edgeseg`: one module a subcommand, results on stdout, everything else on stderr.
+
+Exit codes: 0 good, 1 a failed check or a known error (one line on stderr), 2 usage, 130 interrupted. An exception
+outside `edgeseg.errors` is a bug: it keeps its traceback and ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from edgeseg._version import __version__
+from edgeseg.errors import EdgesegError
+
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "convert": (
+        "edgeseg.apps.cli.convert",
+        "turn a float ONNX network into an INT8 bundle, with proof of its accuracy",
+    ),
+    "evaluate": ("edgeseg.apps.cli.evaluate", "score a bundle or a float ONNX network against labels"),
+    "run": ("edgeseg.apps.cli.run", "segment images or a video and write overlays or class maps"),
+    "bench": ("edgeseg.apps.cli.bench", "measure latency and throughput by stage, against the bare engine"),
+    "lint": ("edgeseg.apps.cli.lint", "check a graph or bundle for what TensorRT refuses or silently runs in float"),
+    "info": ("edgeseg.apps.cli.info", "show what a bundle or an ONNX network is"),
+    "doctor": ("edgeseg.apps.cli.doctor", "show versions, what is missing and the command that installs it"),
+}
+"""Module and summary by subcommand; a module is imported only when its subcommand is asked for."""
+
+INTERRUPTED = 130
+
+
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The parser with every subcommand's name, and the options of the chosen one."""
+    parser = argparse.ArgumentParser(
+        prog="edgeseg",
+        description="Turn a trained segmentation network into an INT8 engine whose accuracy is proven, and run it.",
+        epilog="Options of a command: edgeseg COMMAND --help",
+    )
+    parser.add_argument("--version", action="version", version=f"edgeseg {__version__}")
+    _add_verbosity(parser, verbose=0, quiet=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        _add_verbosity(subparser, verbose=argparse.SUPPRESS, quiet=argparse.SUPPRESS)
+        if name == chosen:
+            import_module(module).add_arguments(subparser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; by default `sys.argv[1:]`.
+
+    Returns:
+        The exit code. As argparse does, `--help`, `--version` and wrong usage raise SystemExit instead.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _run(arguments)
+    except EdgesegError as error:
+        print(f"edgeseg: error: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edgeseg: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (edgeseg info x | head -1). Python flushes stdout once more at its end and
+        # would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    chosen = next((a for a in arguments if a in COMMANDS), None)
+    options = build_parser(chosen).parse_args(arguments)
+    from edgeseg.apps.cli.logs import logs_on_stderr
+
+    with logs_on_stderr(options.verbose, options.quiet):
+        code = int(import_module(COMMANDS[options.command][0]).run(options))
+        sys.stdout.flush()
+        return code
+
+
+def _add_verbosity(parser: argparse.ArgumentParser, *, verbose: object, quiet: object) -> None:
+    # Both places take these options; the subcommand's default is SUPPRESS, so that it does not reset the first's.
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-v", "--verbose", action="count", default=verbose, help="say more (-vv: everything)")
+    group.add_argument("-q", "--quiet", action="store_true", default=quiet, help="no progress, only errors")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

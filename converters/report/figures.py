@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -12,7 +13,16 @@ from edgeseg.converters.report.content import CalibrationEntry, CalibrationRange
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Layer, Scores
 
-__all__ = ["ClassChange", "ClassScore", "class_changes", "class_scores", "float_reasons", "layer_shares", "most_clipped"]
+__all__ = [
+    "ClassChange",
+    "ClassScore",
+    "class_changes",
+    "class_scores",
+    "digests",
+    "float_reasons",
+    "layer_shares",
+    "most_clipped",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,11 @@ def class_scores(scores: Scores) -> tuple[ClassScore, ...]:
     return tuple(sorted(rows, key=lambda row: math.inf if row.change is None else row.change))
 
 
+def digests(names: Iterable[str], values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Names with their digests; empty for a name that has none."""
+    return tuple(zip_longest(names, values, fillvalue=""))
+
+
 def class_changes(frame: WorstFrame, labels: LabelSet, most: int = 3) -> tuple[ClassChange, ...]:
     """The pairs of classes between which most pixels of a frame moved, the largest first."""
     moved = frame.float_map != frame.int8_map
@@ -58,7 +73,9 @@ def class_changes(frame: WorstFrame, labels: LabelSet, most: int = 3) -> tuple[C
     values, counts = np.unique(pairs, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
     return tuple(
-        ClassChange(_name(labels, int(values[i]) // 256), _name(labels, int(values[i]) % 256), int(counts[i]) / moved.size)
+        ClassChange(
+            _name(labels, int(values[i]) // 256), _name(labels, int(values[i]) % 256), int(counts[i]) / moved.size
+        )
         for i in order
     )
 

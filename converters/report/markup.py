@@ -17,7 +17,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def element(name: str, *children: str | float | None, **attributes: str | float | None) -> Markup:
+def element(name: str, /, *children: str | float | None, **attributes: str | float | None) -> Markup:
     """One element.
 
     Args:

@@ -45,11 +45,11 @@ def quantity(value: float) -> str:
     return ("0" if value == 0 else text).replace("-", MINUS)
 
 
-def count(value: float) -> str:
+def count(value: float, space: str = "") -> str:
     """A large number in thousands (k), millions (M) or milliards (G)."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:.3g}{unit}" if value < 999.5 * factor else f"{value / factor:.0f}{unit}"
+            return f"{value / factor:{'.3g' if value < 999.5 * factor else '.0f'}}{space}{unit}"
     return f"{value:g}"
 
 
@@ -57,7 +57,7 @@ def duration(seconds: float) -> str:
     """Seconds, or minutes and seconds above two minutes."""
     if seconds < 120:
         return f"{decimal(seconds, 1)} s"
-    return f"{int(round(seconds)) // 60} min {int(round(seconds)) % 60} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
 
 
 def nice_step(span: float, steps: int) -> float:

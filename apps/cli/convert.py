@@ -1,0 +1,170 @@
+"""`edgeseg convert`: a float ONNX network and frames in, an INT8 bundle with the proof of its accuracy out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
+from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
+from edgeseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeseg.converters.options import ConvertResult
+
+__all__ = ["add_arguments", "run", "summary"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `edgeseg convert`."""
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="the float network: an image in, logits out")
+    frames = parser.add_argument_group("frames")
+    frames.add_argument(
+        "--frames",
+        metavar="SOURCE",
+        help="real frames of the network's domain: a folder, glob, text list or video (required)",
+    )
+    frames.add_argument(
+        "--count",
+        type=positive_count,
+        default=DEFAULT_COUNT,
+        metavar="N",
+        help=f"calibration frames, evenly spaced (default {DEFAULT_COUNT})",
+    )
+    frames.add_argument("--labels", type=Path, metavar="DIR", help="label images of the frames: scores are then mIoU")
+    frames.add_argument(
+        "--score-frames",
+        metavar="SOURCE",
+        help="frames to score on; default: those of --frames that calibration does not use",
+    )
+    frames.add_argument(
+        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
+    )
+    add_preprocessing_arguments(parser)
+    classes = parser.add_argument_group("classes")
+    classes.add_argument(
+        "--classes",
+        metavar="NAME|FILE.json",
+        help="camvid, cityscapes, voc, ade20k or a file; default: numbered classes",
+    )
+    classes.add_argument(
+        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
+    )
+    quantization = parser.add_argument_group("quantization and output")
+    quantization.add_argument(
+        "--method",
+        choices=("mse", "entropy", "percentile", "minmax"),
+        default=DEFAULT_METHOD,
+        help=f"how ranges are chosen (default {DEFAULT_METHOD})",
+    )
+    quantization.add_argument(
+        "--output",
+        choices=("logits", "class-map"),
+        default="logits",
+        help="what the graph gives: low-resolution logits for edgeseg's fused step (default), or a uint8 class map",
+    )
+    quantization.add_argument(
+        "--output-name", metavar="TENSOR", help="the logits, where the network has several outputs"
+    )
+    quantization.add_argument("-o", dest="bundle", type=Path, metavar="BUNDLE", help="default: MODEL.edgeseg")
+    quantization.add_argument("--force", action="store_true", help="replace an existing bundle")
+    quantization.add_argument("--licence", metavar="TEXT", help="licence of the weights, kept in the bundle")
+    add_json_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert and print the result."""
+    arguments = _convert_options(options)
+    from edgeseg.apps.cli.progress import progress_for
+    from edgeseg.converters.convert import convert
+
+    with only_results_on_stdout():
+        result = convert(options.model, options.frames, arguments, progress_for(options.quiet))
+    if options.json:
+        print_json(summary(result))
+    else:
+        print(_text(result))
+    return 0
+
+
+def _convert_options(options: argparse.Namespace) -> ConvertOptions:
+    if options.frames is None:
+        raise UsageError(
+            "convert needs --frames: a folder, glob, text list or video with real frames of the network's domain; "
+            "there is no default and no random calibration data, because ranges from it cost accuracy silently"
+        )
+    mean, std = preprocessing(options)
+    return ConvertOptions(
+        classes=options.classes,
+        color_order=options.color,
+        mean=mean,
+        std=std,
+        method=options.method,
+        count=options.count,
+        labels=options.labels,
+        mapping=options.map,
+        size=options.size,
+        output_kind=options.output,
+        output_name=options.output_name,
+        output=options.bundle,
+        force=options.force,
+        skip_broken=options.skip_broken,
+        score_frames=options.score_frames,
+        licence=options.licence,
+    )
+
+
+def summary(result: ConvertResult) -> dict[str, Any]:
+    """The JSON object of `edgeseg convert --json`."""
+    manifest = result.bundle.manifest
+    scores, quantization = manifest.scores, manifest.quantization
+    return {
+        "bundle": str(result.bundle.path),
+        "frames": result.frames,
+        "method": quantization.method,
+        "scores": None
+        if scores is None
+        else {
+            "metric": scores.metric,
+            "float": scores.float_score,
+            "int8": scores.int8_score,
+            "drop": scores.drop,
+            "frames": len(scores.frame_names),
+        },
+        "layers": {
+            "int8": quantization.count("int8"),
+            "float": quantization.count("float"),
+            "int8_mac_share": quantization.int8_mac_share,
+        },
+        "seconds": round(sum(result.seconds.values()), 3),
+        "seconds_by_step": result.seconds,
+        "peak_rss_mb": round(result.peak_rss_mb, 1),
+        "reused_calibration": result.reused_calibration,
+        "report": str(result.report),
+        "remarks": list(result.remarks),
+    }
+
+
+def _text(result: ConvertResult) -> str:
+    manifest = result.bundle.manifest
+    scores, quantization = manifest.scores, manifest.quantization
+    int8, total = quantization.count("int8"), len(quantization.layers)
+    lines = [
+        f"{result.bundle.path}",
+        f"  layers  {int8} of {total} in INT8 ({100 * quantization.int8_mac_share:.1f} % of the MACs)",
+        f"  ranges  {quantization.method} over {result.frames} frames",
+    ]
+    if scores is None:
+        lines.append("  scores  none: every frame went into calibration; give more frames or --score-frames")
+    else:
+        name = "mIoU" if scores.metric == "miou" else "agreement with the float network"
+        lines.append(
+            f"  scores  {name}: float {scores.float_score:.2f}, INT8 {scores.int8_score:.2f}, "
+            f"drop {scores.drop:.2f} on {len(scores.frame_names)} frames that calibration never saw"
+        )
+    lines += [f"  note    {remark}" for remark in result.remarks]
+    lines.append(f"  report  {result.report}")
+    lines.append(f"  took    {sum(result.seconds.values()):.1f} s, peak memory {result.peak_rss_mb:.0f} MB")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""`edgeseg evaluate`: a bundle or a float ONNX network against the labels of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.apps.cli.options import (
+    add_backend_arguments,
+    add_preprocessing_arguments,
+    positive_count,
+    preprocessing,
+)
+from edgeseg.apps.cli.progress import progress_for
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
+from edgeseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeseg.calibration.scoring import Predictor, Score
+    from edgeseg.labels import LabelSet
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `edgeseg evaluate`."""
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE")
+    parser.add_argument("--onnx", type=Path, metavar="MODEL.onnx", help="score a float network instead of a bundle")
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        required=True,
+        metavar="KIND:DIR",
+        help="camvid:DIR, cityscapes:DIR, voc:DIR, or folder:DIR (or DIR) with images/ and labels/ or masks/",
+    )
+    data.add_argument("--split", metavar="NAME", help="the data set's part, such as train or val")
+    data.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every Nth frame only")
+    data.add_argument(
+        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
+    )
+    add_backend_arguments(parser)
+    classes = parser.add_argument_group("a float network, with --onnx")
+    classes.add_argument("--classes", metavar="NAME|FILE.json", help="camvid, cityscapes, voc, ade20k or a file")
+    classes.add_argument("--output-name", metavar="TENSOR", help="the logits, where the network has several outputs")
+    add_preprocessing_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Score and print."""
+    _check(options)
+    from edgeseg.calibration.datasets import labelled_from
+    from edgeseg.calibration.scoring import check_classes, score_labels
+    from edgeseg.labels import load_mapping
+
+    with only_results_on_stdout():
+        data = labelled_from(options.data, options.split).every(options.every)
+        with _network(options) as network:
+            mapping = load_mapping(options.map, network.classes) if options.map else None
+            check_classes(network.classes, mapping, data.label_set)
+            start = time.perf_counter()
+            with progress_for(options.quiet).step("evaluate", len(data)) as step:
+                score = score_labels(network.predict, data, network.classes, mapping, progress=step)
+            seconds = time.perf_counter() - start
+    if options.json:
+        print_json(_summary(score, network, seconds))
+    else:
+        print(_text(score, network, seconds))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What is scored."""
+
+    name: str
+    backend: str
+    classes: LabelSet
+    predict: Predictor
+
+
+def _check(options: argparse.Namespace) -> None:
+    if (options.bundle is None) == (options.onnx is None):
+        raise UsageError("evaluate takes one network: either a BUNDLE or --onnx MODEL.onnx")
+    given = [f"--{name}" for name in ("classes", "mean", "std", "preset", "size") if getattr(options, name) is not None]
+    if options.bundle is not None and given:
+        raise UsageError(f"a bundle knows its classes and pre-processing: {', '.join(given)} only go with --onnx")
+    if options.onnx is not None:
+        preprocessing(options)
+
+
+@contextlib.contextmanager
+def _network(options: argparse.Namespace) -> Iterator[_Network]:
+    if options.bundle is not None:
+        import edgeseg
+
+        with edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter:
+            name = str(options.bundle)
+            yield _Network(
+                name, segmenter.backend_name, segmenter.labels, lambda image: segmenter(image).class_map
+            )
+        return
+    from edgeseg.converters.network import as_given
+    from edgeseg.converters.options import ConvertOptions
+    from edgeseg.converters.prepare import prepare
+
+    mean, std = preprocessing(options)
+    prepared = prepare(
+        options.onnx,
+        ConvertOptions(
+            mean=mean,
+            std=std,
+            color_order=options.color,
+            classes=options.classes,
+            size=options.size,
+            output_name=options.output_name,
+        ),
+    )
+    with as_given(prepared) as predict:
+        yield _Network(str(options.onnx), "onnxruntime", prepared.labels, predict)
+
+
+def _summary(score: Score, network: _Network, seconds: float) -> dict[str, Any]:
+    return {
+        "network": network.name,
+        "backend": network.backend,
+        "miou": score.miou,
+        "iou": score.iou,
+        "pixel_accuracy": score.pixel_accuracy,
+        "frames": score.frames,
+        "seconds": round(seconds, 3),
+        "classes": list(score.iou),
+        "confusion": score.confusion,
+    }
+
+
+def _text(score: Score, network: _Network, seconds: float) -> str:
+    rows = [("class", "IoU", "labelled pixels")]
+    for index, (name, value) in enumerate(score.iou.items()):
+        shown = "-" if value is None else f"{value:.2f}"
+        rows.append((name, shown, f"{int(score.confusion[index].sum()):,}"))
+    rows.append(("mean", f"{score.miou:.2f}", f"{int(score.confusion.sum()):,}"))
+    return (
+        f"{table(rows, right=(1, 2))}\n\npixel accuracy {score.pixel_accuracy:.2f} % on {score.frames} frames, "
+        f"{network.backend}, {seconds:.1f} s"
+    )

@@ -1,0 +1,115 @@
+"""Options that several commands share, and their checks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+
+from edgeseg.errors import UsageError
+
+__all__ = [
+    "PRESETS",
+    "add_backend_arguments",
+    "add_preprocessing_arguments",
+    "frame_size",
+    "positive_count",
+    "preprocessing",
+]
+
+Triple = tuple[float, float, float]
+
+PRESETS: dict[str, tuple[Triple, Triple]] = {
+    # ImageNet's statistics as torchvision gives them, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), times 255.
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and standard deviation of red, green and blue, in units of 0..255."""
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) from "360x480", for argparse."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 360x480, but got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def positive_count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text!r}")
+    return int(text)
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that choose the engine."""
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="openvino, onnxruntime or auto (default): EDGESEG_BACKEND where it is set, otherwise the faster one, "
+        "timed once",
+    )
+    parser.add_argument("--threads", type=positive_count, metavar="N", help="CPU threads; default: all of this process")
+
+
+def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say what a float network expects of a frame."""
+    group = parser.add_argument_group("what the network expects of a frame")
+    group.add_argument("--color", choices=("RGB", "BGR"), default="RGB", help="channel order of the network's input")
+    group.add_argument("--mean", nargs="+", metavar="V", help="three numbers in 0..255 units, in the network's order")
+    group.add_argument("--std", nargs="+", metavar="V", help="three numbers in 0..255 units: (x - mean) / std")
+    group.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="mean and std by name: imagenet, unit (x / 255) or none (x as it is)",
+    )
+    group.add_argument("--size", type=frame_size, metavar="HxW", help="fixes a network whose input size is dynamic")
+
+
+def preprocessing(options: argparse.Namespace) -> tuple[Triple, Triple]:
+    """Mean and standard deviation, in 0..255 units and in the network's channel order.
+
+    Raises:
+        UsageError: when they are missing, given twice, or no three numbers that fit.
+    """
+    given = options.mean is not None or options.std is not None
+    if given and options.preset:
+        raise UsageError("give either --preset or --mean and --std, not both")
+    if options.preset:
+        mean, std = PRESETS[options.preset]
+        return (mean[::-1], std[::-1]) if options.color == "BGR" else (mean, std)
+    if options.mean is None or options.std is None:
+        raise UsageError(
+            "how frames were normalised in training must be said, since a wrong guess costs accuracy silently: give "
+            "--mean and --std (three numbers each, in 0..255 units), or --preset imagenet, unit (x / 255) or none"
+        )
+    mean, std = _three("--mean", options.mean), _three("--std", options.std)
+    if min(std) <= 0:
+        raise UsageError(f"--std must be positive, but got {_spaced(std)}")
+    if max(std) < 1 and max(mean) <= 1:
+        raise UsageError(
+            f"--mean {_spaced(mean)} --std {_spaced(std)} look like values for frames in 0..1; frames are 0..255, so "
+            f"give --mean {_spaced(v * 255 for v in mean)} --std {_spaced(v * 255 for v in std)}"
+        )
+    return mean, std
+
+
+def _three(option: str, words: Sequence[str]) -> Triple:
+    parts = " ".join(words).replace(",", " ").split()
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != 3 or not all(math.isfinite(v) for v in values):
+        raise UsageError(
+            f"{option} takes three numbers, such as 123.675,116.28,103.53, but got {' '.join(words)!r}; "
+            "with spaces between them, the option must stand after the file names"
+        )
+    return values[0], values[1], values[2]
+
+
+def _spaced(values: Iterable[float]) -> str:
+    return " ".join(f"{v:g}" for v in values)

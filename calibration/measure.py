@@ -1,0 +1,139 @@
+"""Running the float network once per frame and watching its tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeseg.calibration.observers import SAMPLE, Histogram, HistogramObserver
+from edgeseg.errors import CalibrationError, ShapeError
+from edgeseg.libraries import require
+
+__all__ = ["measure_ranges"]
+
+Feed = dict[str, NDArray[Any]]
+
+
+def measure_ranges(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    feeds: Iterable[Feed],
+    *,
+    progress: Callable[[int], None] | None = None,
+    frame_names: Sequence[str] = (),
+    threads: int | None = None,
+    sample: int | None = SAMPLE,
+) -> dict[str, Histogram]:
+    """Histograms of tensors of a float network over frames.
+
+    Every frame is run once, by OpenVINO in float32, with the tensors as further outputs; they are counted and dropped
+    before the next frame, so memory does not grow with the number of frames. The same frames give the same histograms.
+
+    Args:
+        model: the float graph, with fixed shapes.
+        tensors: names of graph inputs or node outputs.
+        feeds: for each frame its arrays by name of the graph's input, with the input's shape and type.
+        progress: called after each frame with the number of frames done.
+        frame_names: names of the frames in order, for messages.
+        threads: CPU threads; None for all that this process may use.
+        sample: see `HistogramObserver`.
+
+    Returns:
+        A histogram by tensor name, in the order of `tensors`.
+
+    Raises:
+        CalibrationError: for a tensor that the graph does not compute, no frames, NaN or infinity in a tensor (named,
+            with the frame), or a graph that OpenVINO does not run.
+        ShapeError: for a feed that does not fit the graph's inputs.
+        MissingDependencyError: when OpenVINO is not installed.
+    """
+    _check_tensors(model.graph, tensors)
+    inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
+    workers = threads or len(os.sched_getaffinity(0))
+    forward = _Forward(model, [name for name in dict.fromkeys(tensors) if name not in inputs], workers)
+    observers = {name: HistogramObserver(sample=sample) for name in tensors}
+    done = 0
+    with ThreadPoolExecutor(workers, "observer") as pool:
+        for feed in feeds:
+            where = frame_names[done] if done < len(frame_names) else f"number {done + 1}"
+            arrays = {**feed, **forward(feed, where)}
+            _observe(pool, observers, arrays, where)
+            done += 1
+            if progress is not None:
+                progress(done)
+    if not done:
+        raise CalibrationError("no frames were given to calibrate on; give a folder, list or video with at least one")
+    return {name: observer.histogram() for name, observer in observers.items()}
+
+
+def _check_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> None:
+    known = {output for node in graph.node for output in node.output} | {value.name for value in graph.input}
+    unknown = [name for name in tensors if name not in known]
+    if unknown:
+        raise CalibrationError(
+            f"{len(unknown)} of {len(tensors)} tensors are not computed by the graph {graph.name or 'given'}, "
+            f"the first is {unknown[0]!r}; ranges can be measured of graph inputs and node outputs"
+        )
+
+
+def _observe(
+    pool: ThreadPoolExecutor, observers: dict[str, HistogramObserver], arrays: dict[str, NDArray[Any]], where: str
+) -> None:
+    """Show each observer its tensor, the largest first, and wait for all: the engine overwrites the arrays next."""
+    order = sorted(observers, key=lambda name: -arrays[name].size)
+    pending = {name: pool.submit(observers[name].add, arrays[name]) for name in order}
+    for name in observers:
+        try:
+            pending[name].result()
+        except CalibrationError as error:
+            raise CalibrationError(
+                f"tensor {name} of frame {where}: {error}; the float network itself is broken on this frame"
+            ) from error
+
+
+class _Forward:
+    """The float network with extra outputs; the arrays returned are overwritten by the next call."""
+
+    def __init__(self, model: onnx.ModelProto, names: list[str], threads: int) -> None:
+        openvino = require("openvino", "measure ranges")
+        options = {
+            # BF16 or FP16, which OpenVINO takes by itself where the CPU has them, would shift the ranges.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        try:
+            core = openvino.Core()
+            graph = core.read_model(model.SerializeToString())
+            present = {alias for output in graph.outputs for alias in output.get_names()}
+            missing = [name for name in names if name not in present]
+            if missing:
+                graph.add_outputs(missing)
+            compiled = core.compile_model(graph, "CPU", options)
+        except RuntimeError as error:
+            raise CalibrationError(f"OpenVINO cannot take the float network: {_first_line(error)}") from error
+        self._request = compiled.create_infer_request()
+        self._shapes = {port.get_any_name(): tuple(port.shape) for port in compiled.inputs}
+        aliases = {alias: port for port in compiled.outputs for alias in port.get_names()}
+        self._ports = {name: aliases[name] for name in names}
+
+    def __call__(self, feed: Feed, where: str) -> dict[str, NDArray[Any]]:
+        shapes = {name: array.shape for name, array in feed.items()}
+        if shapes != self._shapes:
+            raise ShapeError(f"frame {where} must give the network {self._shapes}, but gives {shapes}")
+        try:
+            self._request.infer(feed, share_inputs=True)
+        except RuntimeError as error:
+            raise CalibrationError(f"OpenVINO cannot run frame {where}: {_first_line(error)}") from error
+        return {name: np.asarray(self._request.get_tensor(port).data) for name, port in self._ports.items()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,209 @@
+"""The recipe of `edgeseg convert`: a float network and frames in, a bundle with the proof of its accuracy out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from edgeseg.bundle import MODEL, Bundle, check_place, write_bundle
+from edgeseg.calibration.cache import write_cache
+from edgeseg.calibration.progress import Progress, SilentProgress
+from edgeseg.calibration.ranges import METHODS
+from edgeseg.calibration.table import CalibrationTable
+from edgeseg.converters.calibrate import calibrate
+from edgeseg.converters.lint import require_clean
+from edgeseg.converters.network import as_given, network_on_cpu
+from edgeseg.converters.options import ConvertOptions, ConvertResult
+from edgeseg.converters.place import Placement, place_qdq, plan_placement
+from edgeseg.converters.prepare import Prepared, finish, prepare
+from edgeseg.converters.report import ReportContent, report_html, report_json
+from edgeseg.converters.split import FrameSplit, split_frames
+from edgeseg.converters.verify import Verification, check_parity, verify
+from edgeseg.errors import UsageError, unknown_name
+from edgeseg.labels import load_mapping
+from edgeseg.manifest import Manifest, OutputSpec, Quantization
+from edgeseg.tools import tool_versions
+
+__all__ = ["convert"]
+
+_log = logging.getLogger(__name__)
+_PARITY_FRAMES = 2
+
+
+@dataclass
+class _Steps:
+    """Runs the steps one after the other, each with its bar and its time."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def __call__(self, title: str, total: int | None = None) -> Iterator[_Advance]:
+        start = time.perf_counter()
+        with self.progress.step(title, total) as advance:
+            yield advance
+        self.seconds[title] = round(time.perf_counter() - start, 3)
+
+
+class _Advance:
+    """Type of what a step yields."""
+
+    def __call__(self, units: int) -> None: ...
+
+
+def convert(
+    model: str | Path, frames: str, options: ConvertOptions, progress: Progress | None = None
+) -> ConvertResult:
+    """Quantize a segmentation network to INT8 and prove what it cost.
+
+    Args:
+        model: a float ONNX network.
+        frames: calibration frames, see `edgeseg.calibration.frames.frames_from`; never random, never a default.
+        options: everything else.
+        progress: watches the steps.
+
+    Returns:
+        The bundle on disk, with its report.
+
+    Raises:
+        EdgesegError: when anything cannot be done; then no bundle is written and an old one stays as it was.
+    """
+    if options.method not in METHODS:
+        raise UsageError(unknown_name("method", options.method, METHODS))
+    folder = options.output or Path(model).with_suffix(".edgeseg")
+    check_place(folder, force=options.force)
+    steps = _Steps(progress or SilentProgress())
+    with steps("prepare"):
+        prepared = prepare(model, options)
+        placement = plan_placement(prepared.model)
+    split = split_frames(frames, options)
+    with steps("check", _PARITY_FRAMES) as advance:
+        _check_parity(prepared, split, advance)
+    with steps("calibrate", len(split.calibration)) as advance:
+        table, reused = calibrate(prepared, placement, split.calibration, options.method, advance)
+    with steps("quantize"):
+        quantized, output = _quantize(prepared, placement, table, options)
+        require_clean(quantized)
+    with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
+        verification = _verify(prepared, quantized, output, split, table, options, advance)
+    remarks = _remarks(verification, reused, len(table.frames))
+    with steps("write"):
+        manifest = _manifest(prepared, output, placement, table, split, verification, options)
+        bundle = _write(folder, manifest, quantized, table, verification, steps.seconds, remarks, options)
+    return ConvertResult(bundle, len(table.frames), reused, steps.seconds, peak_rss_mb(), remarks)
+
+
+def _check_parity(prepared: Prepared, split: FrameSplit, advance: _Advance) -> None:
+    first = itertools.islice(iter(split.calibration), _PARITY_FRAMES)
+
+    def counted() -> Iterator[object]:
+        for frame in first:
+            yield frame
+            advance(1)
+
+    with network_on_cpu(prepared, prepared.model, prepared.output) as canonical, as_given(prepared) as given:
+        share = check_parity(given, canonical, counted())
+    _log.info("the canonical graph agrees with the given network on %.3f %% of the pixels", share)
+
+
+def _quantize(
+    prepared: Prepared, placement: Placement, table: CalibrationTable, options: ConvertOptions
+) -> tuple[onnx.ModelProto, OutputSpec]:
+    ranges = {tensor: entry.amax for tensor, entry in table.entries.items()}
+    quantized = place_qdq(prepared.model, placement, ranges)
+    if options.output_kind == "class-map":
+        return finish(quantized, prepared.output, prepared.input)
+    return quantized, prepared.output
+
+
+def _verify(
+    prepared: Prepared,
+    quantized: onnx.ModelProto,
+    output: OutputSpec,
+    split: FrameSplit,
+    table: CalibrationTable,
+    options: ConvertOptions,
+    advance: _Advance,
+) -> Verification | None:
+    if split.scoring is None:
+        return None
+    mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
+    scored = split.scored(frozenset(table.frames))
+    with (
+        network_on_cpu(prepared, prepared.model, prepared.output) as float_network,
+        network_on_cpu(prepared, quantized, output) as int8_network,
+    ):
+        return verify(float_network, int8_network, scored, prepared.labels, mapping, advance)
+
+
+def _remarks(verification: Verification | None, reused: bool, count: int) -> tuple[str, ...]:
+    remarks = []
+    if reused:
+        remarks.append("The ranges of an earlier conversion of the same network with the same frames were reused.")
+    if verification is None:
+        remarks.append("There was no frame left to score; give others with --score-frames.")
+    elif verification.scores.metric == "agreement":
+        remarks.append("Without --labels the score is the agreement with the float network, not the accuracy.")
+    if count < 16:
+        remarks.append(f"Only {count} calibration frames were used; 64 or more that cover the use give steadier ranges.")
+    return tuple(remarks)
+
+
+def _manifest(
+    prepared: Prepared,
+    output: OutputSpec,
+    placement: Placement,
+    table: CalibrationTable,
+    split: FrameSplit,
+    verification: Verification | None,
+    options: ConvertOptions,
+) -> Manifest:
+    return Manifest(
+        network=prepared.network,
+        input=prepared.input,
+        output=output,
+        labels=prepared.labels,
+        quantization=Quantization(options.method, table.names, table.frames, placement.layers),
+        scores=verification.scores if verification else None,
+        files={},
+        tools=tool_versions(),
+    )
+
+
+def _write(
+    folder: Path,
+    manifest: Manifest,
+    quantized: onnx.ModelProto,
+    table: CalibrationTable,
+    verification: Verification | None,
+    seconds: dict[str, float],
+    remarks: tuple[str, ...],
+    options: ConvertOptions,
+) -> Bundle:
+    content = ReportContent(
+        manifest, verification.worst if verification else (), table, seconds, peak_rss_mb(), remarks
+    )
+    files = {
+        MODEL: quantized.SerializeToString(),
+        "calibration.json": table.to_json().encode(),
+        "calibration.cache": write_cache({tensor: entry.amax for tensor, entry in table.entries.items()}),
+        "report.html": report_html(content).encode(),
+        "report.json": report_json(content).encode(),
+    }
+    return write_bundle(folder, dataclasses.replace(manifest), files, force=options.force)
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MB of 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)

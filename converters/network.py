@@ -1,0 +1,79 @@
+"""Predictors for the proof: the canonical graph through the runtime, and the network as it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeseg.backends import Engine, Target, get_backend
+from edgeseg.bundle import Bundle
+from edgeseg.calibration.scoring import Predictor
+from edgeseg.converters.prepare import Prepared
+from edgeseg.frame import fit_frame
+from edgeseg.libraries import require
+from edgeseg.manifest import Manifest, OutputSpec, Quantization
+from edgeseg.segmenter import Segmenter
+from edgeseg.upsample import reference_class_map, upsampling
+
+__all__ = ["PROOF_BACKEND", "as_given", "network_on_cpu"]
+
+PROOF_BACKEND = "openvino"
+
+
+@contextmanager
+def network_on_cpu(prepared: Prepared, model: onnx.ModelProto, output: OutputSpec) -> Iterator[Predictor]:
+    """A canonical graph, float or quantized, run exactly as a user of the bundle will run it.
+
+    Args:
+        prepared: its input and labels.
+        model: the graph.
+        output: what it gives.
+
+    Raises:
+        EngineError: when the engine does not take the graph.
+    """
+    manifest = Manifest(
+        prepared.network, prepared.input, output, prepared.labels, Quantization("", (), (), ()), None, {}, {}
+    )
+    backend = get_backend(PROOF_BACKEND)
+    content = model.SerializeToString()
+
+    def make(target: Target) -> Engine:
+        return backend.load(backend.compile(content, target), target)
+
+    # What the network computes is to be scored, so layers outside INT8 are not left to BF16 or FP16.
+    target = Target(precision="float32")
+    with Segmenter(Bundle(Path(prepared.loaded.source), manifest), backend, make, target) as segmenter:
+        yield lambda frame: segmenter(frame).class_map
+
+
+@contextmanager
+def as_given(prepared: Prepared) -> Iterator[Predictor]:
+    """The user's own graph in ONNX Runtime, with pre- and post-processing in NumPy around it."""
+    ort = require("onnxruntime", "check the simplified graph against the given one")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        prepared.loaded.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    spec = prepared.input
+    mean, std = (np.asarray(v, np.float32).reshape(1, 3, 1, 1) for v in (spec.mean, spec.std))
+
+    def predict(frame: NDArray[Any]) -> NDArray[np.uint8]:
+        image = fit_frame(frame, spec.height, spec.width).astype(np.float32).transpose(0, 3, 1, 2)
+        if spec.color_order == "BGR":
+            image = image[:, ::-1]
+        feed = {prepared.loaded.input_name: np.ascontiguousarray((image - mean) / std)}
+        (logits,) = session.run([prepared.loaded.output_name], feed)
+        size = (logits.shape[2], logits.shape[3])
+        rule = prepared.output.coordinates if size != (spec.height, spec.width) else None
+        axes = upsampling(frame.shape[:2], (spec.height, spec.width), size, rule)
+        return reference_class_map(logits[0], axes.rows, axes.columns)
+
+    yield predict

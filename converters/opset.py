@@ -1,0 +1,113 @@
+"""Bringing a graph of any opset from 11 on to the one opset that edgeseg writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, version_converter
+
+from edgeseg.converters.graph import GraphIndex, attribute, copy_model, drop_attributes, set_constant
+from edgeseg.errors import UnsupportedModelError
+
+__all__ = ["OLDEST_OPSET", "OPSET", "opset_of", "to_target_opset"]
+
+# TensorRT 8.4 to 8.6 read up to opset 17; per-channel QuantizeLinear needs 13.
+OPSET = 17
+OLDEST_OPSET = 11
+
+# ONNX's converter has no way down from opset 18 for these; they are brought to their older form here and kept out of
+# its sight under a domain of their own.
+_HELD = ("Split", "Pad")
+_HELD_DOMAIN = "edgeseg.held"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Opset of the default domain; 0 where the model names none."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def to_target_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy at opset 17, IR version 8.
+
+    Raises:
+        UnsupportedModelError: for an opset below 11, or an operator that has no form at opset 17.
+    """
+    opset = opset_of(model)
+    if opset < OLDEST_OPSET:
+        raise UnsupportedModelError(
+            f"expected a network of opset {OLDEST_OPSET} or newer, but got opset {opset}; "
+            f"export it again with opset_version={OPSET}"
+        )
+    result = copy_model(model)
+    if opset > OPSET:
+        _hold(result)
+    if opset != OPSET:
+        try:
+            result = version_converter.convert_version(result, OPSET)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].rsplit("failed: ", 1)[-1]
+            raise UnsupportedModelError(
+                f"expected a network that can be brought from opset {opset} to {OPSET}, but ONNX's version converter "
+                f"says: {reason}; export it again with opset_version={OPSET}"
+            ) from error
+    for node in result.graph.node:
+        if node.domain == _HELD_DOMAIN:
+            node.domain = ""
+    del result.opset_import[:]
+    result.opset_import.append(helper.make_opsetid("", OPSET))
+    result.ir_version = 8
+    return result
+
+
+def _hold(model: onnx.ModelProto) -> None:
+    index = GraphIndex(model)
+    for node in model.graph.node:
+        if node.op_type in _HELD:
+            if node.op_type == "Split":
+                _lower_split(model, index, node)
+            else:
+                _lower_pad(model, index, node)
+            node.domain = _HELD_DOMAIN
+    model.opset_import.append(helper.make_opsetid(_HELD_DOMAIN, 1))
+
+
+def _lower_split(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProto) -> None:
+    """Opset 18's `num_outputs` becomes the explicit sizes that opset 13 wants."""
+    parts = attribute(node, "num_outputs", 0)
+    if not parts:
+        return
+    shape = index.shape(node.input[0])
+    if shape is None:
+        raise UnsupportedModelError(
+            f"expected a static shape before Split {node.name!r} of opset 18, but it is dynamic; "
+            f"export the network again with opset_version={OPSET} or give --size HxW"
+        )
+    length = shape[attribute(node, "axis", 0)]
+    share = -(-length // parts)
+    sizes = [share] * (parts - 1) + [length - share * (parts - 1)]
+    drop_attributes(node, "num_outputs")
+    name = set_constant(model, index.fresh(f"{node.output[0]}_sizes"), np.array(sizes, np.int64))
+    node.input[:] = [node.input[0], name]
+
+
+def _lower_pad(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProto) -> None:
+    """Opset 18's `axes` input becomes pads for every axis."""
+    mode = attribute(node, "mode", "constant")
+    if mode == "wrap":
+        raise UnsupportedModelError(
+            f"Pad {node.name!r} wraps around, which opset {OPSET} does not have; pad with zeros or by reflection"
+        )
+    if len(node.input) < 4 or not node.input[3]:
+        return
+    shape, pads, axes = index.shape(node.input[0]), index.constant(node.input[1]), index.constant(node.input[3])
+    if shape is None or pads is None or axes is None:
+        raise UnsupportedModelError(
+            f"expected constant pads and axes in Pad {node.name!r} of opset 18, but they are computed; "
+            f"export the network again with opset_version={OPSET}"
+        )
+    rank = len(shape)
+    full = np.zeros(2 * rank, np.int64)
+    for i, axis in enumerate(int(a) % rank for a in axes):
+        full[axis], full[rank + axis] = pads[i], pads[len(axes) + i]
+    name = set_constant(model, index.fresh(f"{node.output[0]}_pads"), full)
+    node.input[:] = [node.input[0], name, *node.input[2:3]]

@@ -1,0 +1,81 @@
+"""What `convert` can be told, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgeseg.bundle import Bundle
+
+__all__ = ["DEFAULT_COUNT", "DEFAULT_METHOD", "ConvertOptions", "ConvertResult"]
+
+DEFAULT_COUNT = 128
+DEFAULT_METHOD = "mse"
+"""The range chooser that kept most accuracy when the four were measured side by side (docs/calibration.md)."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert a network.
+
+    Attributes:
+        mean, std: per channel in the network's order, in 0..255 units; the network was trained on (x - mean) / std.
+        color_order: channel order in which the network was trained.
+        classes: a preset label set or a JSON file; None numbers the classes.
+        method: range chooser, see `edgeseg.calibration.ranges.METHODS`.
+        count: calibration frames, evenly spaced over the source.
+        score_frames: frames to score on; None takes those of the source that calibration left.
+        labels: folder with a label image for each scored frame; None scores agreement with the float network.
+        mapping: from the network's classes to those of the labels, see `edgeseg.labels.load_mapping`.
+        size: (height, width) for a network of dynamic size.
+        output_kind: "logits" ends the graph at the network's last logits, "class-map" puts upsampling and argmax into it.
+        output_name: which output holds the logits, where the network has several.
+        output: the bundle's folder; None puts MODEL.edgeseg beside the network.
+        force: replace a bundle that stands there.
+        skip_broken: leave out frames that cannot be read instead of stopping at them.
+        licence: licence of the weights, for the manifest.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    color_order: Literal["RGB", "BGR"] = "RGB"
+    classes: str | None = None
+    method: str = DEFAULT_METHOD
+    count: int = DEFAULT_COUNT
+    score_frames: str | None = None
+    labels: Path | None = None
+    mapping: str | None = None
+    size: tuple[int, int] | None = None
+    output_kind: Literal["logits", "class-map"] = "logits"
+    output_name: str | None = None
+    output: Path | None = None
+    force: bool = False
+    skip_broken: bool = False
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What `convert` made.
+
+    Attributes:
+        bundle: the bundle, complete on disk.
+        frames: calibration frames used.
+        reused_calibration: whether the ranges of an earlier conversion were taken.
+        seconds: wall time by step.
+        peak_rss_mb: largest resident memory of the process so far, in MB of 10^6 bytes.
+        remarks: what the user should know, one sentence each.
+    """
+
+    bundle: Bundle
+    frames: int
+    reused_calibration: bool
+    seconds: dict[str, float]
+    peak_rss_mb: float
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> Path:
+        """The report for a person."""
+        return self.bundle.path / "report.html"

@@ -1,0 +1,72 @@
+"""The page: its sections in order, its style and the policy that keeps it from running or fetching anything."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from edgeseg.converters.report.classes import class_section
+from edgeseg.converters.report.content import ReportContent
+from edgeseg.converters.report.frames import frame_section
+from edgeseg.converters.report.layers import layer_section
+from edgeseg.converters.report.markup import Markup, element, join
+from edgeseg.converters.report.origin import origin_section
+from edgeseg.converters.report.overview import header, summary
+from edgeseg.converters.report.ranges import range_section
+
+__all__ = ["report_html"]
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_SECTIONS = {
+    "classes": "IoU by class",
+    "layers": "Layers",
+    "frames": "Worst frames",
+    "ranges": "Calibration",
+    "origin": "Origin",
+}
+
+
+def report_html(content: ReportContent) -> str:
+    """The report as one self-contained HTML page.
+
+    It has no script and asks for no other file: images are data URIs, charts inline SVG, and a content security policy
+    forbids the rest. Every name that came from the network or the frames is escaped.
+
+    Args:
+        content: what to show.
+
+    Returns:
+        The page, to be written as UTF-8.
+
+    Raises:
+        MissingDependencyError: when frames are to be drawn and OpenCV is not installed.
+    """
+    manifest = content.manifest
+    body = element(
+        "body",
+        header(content, _SECTIONS),
+        element(
+            "main",
+            summary(content),
+            class_section(manifest),
+            layer_section(manifest.quantization),
+            frame_section(content.worst, manifest.labels),
+            range_section(content.table, manifest.quantization.method),
+            origin_section(content),
+        ),
+    )
+    return "<!doctype html>\n" + element("html", _head(manifest.network.name), body, lang="en") + "\n"
+
+
+def _head(name: str) -> Markup:
+    style = resources.files("edgeseg.converters.report").joinpath("report.css").read_text("utf-8")
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        # An empty icon keeps a browser from asking the server for one.
+        element("link", rel="icon", href="data:,"),
+        element("title", f"{name}: INT8 report"),
+        join(Markup(f"<style>{style}</style>")),
+    )

@@ -1,0 +1,212 @@
+"""Upsampling and argmax in one pass: a kernel compiled on first use, equal to the reference in `edgeseg.upsample`.
+
+The work is done by cells of the low-resolution logits: all pixels between the same four logits of a channel. There each
+channel stays between its corners' smallest and largest value, so a channel whose largest lies below another's smallest
+is never the answer in that cell. Most cells are left with one channel and are filled; only the channels left in
+the others are interpolated. Rounding is monotone (no fused or reordered arithmetic), so the result is exact.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.environment import read_environment
+from edgeseg.errors import EngineError
+from edgeseg.libraries import require
+from edgeseg.upsample import Upsampling, upsampling
+
+__all__ = ["class_map", "warm_up"]
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_compiled: dict[str, Callable[..., int]] = {}
+# Rounding moves an interpolated value by less than 4 units of 2**-24 of the largest corner; this is 40 times as much.
+_MARGIN = np.float32(1e-5)
+
+
+def class_map(logits: NDArray[np.float32], upsampling: Upsampling) -> NDArray[np.uint8]:
+    """The class of every pixel of a frame.
+
+    Args:
+        logits: (C, h, w) float32, C <= 256.
+        upsampling: where the frame's pixels sample them.
+
+    Returns:
+        (H, W) uint8, equal to `edgeseg.upsample.reference_class_map`.
+
+    Raises:
+        EngineError: for logits that are not finite.
+    """
+    rows, columns = upsampling.rows, upsampling.columns
+    logits = np.ascontiguousarray(logits)
+    result = np.empty((len(rows.lower), len(columns.lower)), np.uint8)
+    if upsampling.interpolated:
+        kernel = _kernel(_interpolate)
+        bad = kernel(logits, rows.lower, rows.weight, columns.lower, columns.weight, _MARGIN, result)
+    else:
+        bad = _kernel(_argmax)(logits, rows.lower, columns.lower, result)
+    if bad:
+        raise EngineError("the engine gave logits that are not finite; check the network and its ranges")
+    return result
+
+
+def warm_up() -> None:
+    """Compile both kernels, or load them from the cache; seconds the first time on a machine."""
+    logits = np.zeros((2, 2, 2), np.float32)
+    class_map(logits, upsampling((2, 2), (2, 2), (2, 2), None))
+    class_map(logits, upsampling((4, 4), (4, 4), (2, 2), "half_pixel"))
+
+
+def _kernel(function: Callable[..., int]) -> Callable[..., int]:
+    compiled = _compiled.get(function.__name__)
+    if compiled is None:
+        with _lock:
+            compiled = _compiled.setdefault(function.__name__, _compile(function))
+    return compiled
+
+
+def _compile(function: Callable[..., int]) -> Callable[..., int]:
+    """Compile without fast-math, which would break the exactness, and keep the machine code in the cache folder."""
+    numba = require("numba", "turn logits into class maps")
+    folder = read_environment().cache_dir / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept: Any = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = kept or str(folder)
+        try:
+            return _jit(numba, function, cache=True)
+        finally:
+            numba.config.CACHE_DIR = kept
+    except (OSError, RuntimeError) as error:
+        _log.warning("kernels are compiled at every start, since %s cannot be written: %s", folder, error)
+        return _jit(numba, function, cache=False)
+
+
+def _jit(numba: Any, function: Callable[..., int], *, cache: bool) -> Callable[..., int]:
+    compiled: Callable[..., int] = numba.njit(nogil=True, fastmath=False, cache=cache)(function)
+    return compiled
+
+
+def _interpolate(logits, row_of, row_weight, column_of, column_weight, margin, result):  # type: ignore[no-untyped-def]
+    """Class map from low-resolution logits; returns 1 for logits that are not finite."""
+    channels, _, width = logits.shape
+    height_out, width_out = result.shape
+    one = np.float32(1)
+    low_of = np.empty(width + 1, np.float32)
+    high_of = np.empty(width + 1, np.float32)
+    odd = np.empty(width + 1, np.float32)
+    floor = np.empty(width, np.float32)
+    size = np.empty(width, np.float32)
+    largest = np.empty((channels, width), np.float32)
+    # One place more, since every channel is written before it is known whether it stays.
+    candidates = np.empty((width, channels + 1), np.int32)
+    cells = np.empty((width, 4), np.int32)
+    template = np.empty(width_out, np.uint8)
+    best = np.empty(width_out, np.float32)
+    y = 0
+    while y < height_out:
+        top = row_of[y]
+        bottom = min(top + 1, logits.shape[1] - 1)
+        end = y + 1
+        while end < height_out and row_of[end] == top:
+            end += 1
+        for x in range(width):
+            floor[x] = -np.inf
+            size[x] = 0
+        for c in range(channels):
+            line, below, high = logits[c, top], logits[c, bottom], largest[c]
+            for x in range(width):
+                p, q = line[x], below[x]
+                low_of[x] = p if p < q else q
+                high_of[x] = p if p > q else q
+                # Not a number, as soon as one logit is infinite or not a number; it then stays in `floor`.
+                odd[x] = (p - p) + (q - q)
+            low_of[width], high_of[width], odd[width] = low_of[width - 1], high_of[width - 1], odd[width - 1]
+            for x in range(width):
+                low = low_of[x] if low_of[x] < low_of[x + 1] else low_of[x + 1]
+                most = high_of[x] if high_of[x] > high_of[x + 1] else high_of[x + 1]
+                extent = most if most > -low else -low
+                high[x] = most
+                floor[x] = (floor[x] if floor[x] > low else low) + (odd[x] + odd[x + 1])
+                size[x] = size[x] if size[x] > extent else extent
+        mixed = 0
+        start = 0
+        while start < width_out:
+            left = column_of[start]
+            stop = start + 1
+            while stop < width_out and column_of[stop] == left:
+                stop += 1
+            limit = floor[left] - margin * size[left]
+            n = 0
+            for c in range(channels):
+                candidates[mixed, n] = c
+                n += largest[c, left] >= limit
+            if n == 0:
+                return 1
+            for i in range(start, stop):
+                template[i] = candidates[mixed, 0]
+            if n > 1:
+                cells[mixed, 0], cells[mixed, 1], cells[mixed, 2], cells[mixed, 3] = left, start, stop, n
+                mixed += 1
+            start = stop
+        for line_out in range(y, end):
+            wy = row_weight[line_out]
+            uy = one - wy
+            result[line_out] = template
+            for cell in range(mixed):
+                left, start, stop, n = cells[cell, 0], cells[cell, 1], cells[cell, 2], cells[cell, 3]
+                right = left + 1 if left + 1 < width else left
+                c = candidates[cell, 0]
+                p = logits[c, top, left] * uy + logits[c, bottom, left] * wy
+                q = logits[c, top, right] * uy + logits[c, bottom, right] * wy
+                for i in range(start, stop):
+                    best[i] = p * (one - column_weight[i]) + q * column_weight[i]
+                for k in range(1, n):
+                    c = candidates[cell, k]
+                    p = logits[c, top, left] * uy + logits[c, bottom, left] * wy
+                    q = logits[c, top, right] * uy + logits[c, bottom, right] * wy
+                    for i in range(start, stop):
+                        value = p * (one - column_weight[i]) + q * column_weight[i]
+                        if value > best[i]:
+                            best[i] = value
+                            result[line_out, i] = c
+        y = end
+    return 0
+
+
+def _argmax(logits, row_of, column_of, result):  # type: ignore[no-untyped-def]
+    """Class map from logits of the network's size; returns 1 for logits that are not finite."""
+    channels, _, width = logits.shape
+    best = np.empty(width, np.float32)
+    bad = np.empty(width, np.float32)
+    winner = np.empty(width, np.int32)
+    for y in range(result.shape[0]):
+        row = row_of[y]
+        if y > 0 and row_of[y - 1] == row:
+            result[y] = result[y - 1]
+            continue
+        line = logits[0, row]
+        for x in range(width):
+            best[x] = line[x]
+            bad[x] = line[x] - line[x]
+            winner[x] = 0
+        for c in range(1, channels):
+            line = logits[c, row]
+            for x in range(width):
+                value = line[x]
+                bad[x] += value - value
+                more = value > best[x]
+                winner[x] = c if more else winner[x]
+                best[x] = value if more else best[x]
+        for x in range(width):
+            if not bad[x] == 0:
+                return 1
+        for x in range(result.shape[1]):
+            result[y, x] = winner[column_of[x]]
+    return 0

@@ -1,0 +1,125 @@
+"""From logits to the class map of a frame: where each pixel samples the logits, and the NumPy reference of the job.
+
+The class map is defined at the network's input size: logits are upsampled bilinearly (ONNX Resize, mode "linear") and
+the class is the first largest channel. A frame of another size takes the nearest sample of that map, the one at
+floor(i * network / frame). Both are separable samplings, so they are composed here and done at the needed pixels only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import ShapeError
+from edgeseg.manifest import Coordinates
+
+__all__ = ["Sampling", "Upsampling", "nearest_class_map", "reference_class_map", "sampling", "upsampling"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the pixels of one axis of a frame sample the logits of that axis.
+
+    Attributes:
+        nearest: index by pixel on the network's input axis, int32, never decreasing.
+        lower, upper: indices by pixel of the two logits that surround it, int32, never decreasing; `upper` is
+            min(lower + 1, size - 1), or `lower` itself where nothing is interpolated.
+        weight: share of `upper` by pixel, float32 in 0..1.
+        size: number of logits on the axis.
+    """
+
+    nearest: NDArray[np.int32]
+    lower: NDArray[np.int32]
+    upper: NDArray[np.int32]
+    weight: NDArray[np.float32]
+    size: int
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """The two axes of a frame, and whether logits are interpolated at all."""
+
+    rows: Sampling
+    columns: Sampling
+    interpolated: bool
+
+
+def sampling(frame_size: int, network_size: int, logits_size: int, coordinates: Coordinates | None) -> Sampling:
+    """Compose the nearest sampling of the network's class map with the bilinear upsampling of its logits.
+
+    Args:
+        frame_size: pixels of the frame's axis.
+        network_size: pixels of the network's input axis.
+        logits_size: logits on that axis.
+        coordinates: rule of ONNX Resize (coordinate_transformation_mode, opset 17); None where logits have the
+            network's size.
+
+    Raises:
+        ShapeError: for logits of another size than the network's without a rule.
+    """
+    nearest = np.arange(frame_size, dtype=np.int64) * network_size // frame_size
+    if coordinates is None:
+        if logits_size != network_size:
+            raise ShapeError(
+                f"{logits_size} logits on an axis of {network_size} pixels need a coordinate rule, but got none"
+            )
+        lower = upper = nearest
+        weight = np.zeros(frame_size)
+    else:
+        source = np.clip(_source(nearest, network_size, logits_size, coordinates), 0, logits_size - 1)
+        lower = source.astype(np.int64)
+        upper = np.minimum(lower + 1, logits_size - 1)
+        weight = source - lower
+    arrays = (nearest.astype(np.int32), lower.astype(np.int32), upper.astype(np.int32), weight.astype(np.float32))
+    for array in arrays:
+        array.flags.writeable = False
+    return Sampling(*arrays, logits_size)
+
+
+def _source(pixel: NDArray[np.int64], large: int, small: int, coordinates: Coordinates) -> NDArray[np.float64]:
+    """Position among `small` logits of each pixel of an axis of `large`, by the formulas of ONNX Resize."""
+    if coordinates == "align_corners":
+        return pixel * ((small - 1) / (large - 1)) if large > 1 else np.zeros(pixel.shape)
+    if coordinates == "asymmetric":
+        return pixel * (small / large)
+    if coordinates == "pytorch_half_pixel" and large == 1:
+        return np.zeros(pixel.shape)
+    return (pixel + 0.5) * (small / large) - 0.5
+
+
+@lru_cache(maxsize=16)
+def upsampling(
+    frame: tuple[int, int], network: tuple[int, int], logits: tuple[int, int], coordinates: Coordinates | None
+) -> Upsampling:
+    """Both axes, remembered by size; sizes are (height, width)."""
+    rows, columns = (sampling(f, n, s, coordinates) for f, n, s in zip(frame, network, logits, strict=True))
+    return Upsampling(rows, columns, coordinates is not None)
+
+
+def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
+    """The class of every pixel of a frame, by plain NumPy: what every fused kernel must equal.
+
+    Each interpolation is a * (1 - w) + b * w in float32, along the rows' axis first.
+
+    Args:
+        logits: (C, h, w) float32.
+        rows, columns: samplings of the two axes.
+
+    Returns:
+        (H, W) uint8; of equal values the first channel wins.
+    """
+    height, width = rows.weight[None, :, None], columns.weight[None, None, :]
+    one = np.float32(1)
+    lines = logits[:, rows.lower] * (one - height) + logits[:, rows.upper] * height
+    values = lines[:, :, columns.lower] * (one - width) + lines[:, :, columns.upper] * width
+    return values.argmax(axis=0).astype(np.uint8)
+
+
+def nearest_class_map(class_map: NDArray[np.uint8], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
+    """Bring a class map (h, w) uint8 at the network's size to the frame's size; always a new array (H, W) uint8."""
+    if class_map.shape == (len(rows.nearest), len(columns.nearest)):
+        return class_map.copy()
+    return class_map[rows.nearest[:, None], columns.nearest[None, :]]
