@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from edgeseg.calibration.png import PNG_SIGNATURE, is_complete_png
 from edgeseg.errors import FrameError
 from edgeseg.libraries import require
 
-__all__ = ["IMAGE_SUFFIXES", "decode", "import_cv2", "is_complete", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "decode", "import_cv2", "is_complete", "quiet_cv2", "read_image"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -68,18 +70,30 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def decode(data: bytes, flags: int) -> NDArray[Any] | None:
     """Decode an image file's bytes as cv2.imdecode does (channels BGR); None where that fails."""
     cv2 = import_cv2()
-    try:
-        image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        return None
+    with quiet_cv2():
+        try:
+            image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            return None
     return image
+
+
+@contextmanager
+def quiet_cv2() -> Iterator[None]:
+    """Keep OpenCV from writing to stderr what the caller is about to raise as an error of its own."""
+    logging = import_cv2().utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
 
 
 def is_complete(data: bytes) -> bool:
     """Whether an image file holds everything that its own structure announces.
 
-    OpenCV fills the rest of a cut JPEG or PNG with grey or black and says nothing. Formats without a length or an end
-    mark count as complete; their decoders notice.
+    Versions of OpenCV differ: some fill the rest of a cut JPEG or PNG with grey or black and say nothing. Formats
+    without a length or an end mark count as complete; their decoders notice.
     """
     if data.startswith(b"\xff\xd8"):
         return _is_complete_jpeg(data)

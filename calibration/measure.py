@@ -39,7 +39,7 @@ def measure_ranges(
         model: the float graph, with fixed shapes.
         tensors: names of graph inputs or node outputs.
         feeds: for each frame its arrays by name of the graph's input, with the input's shape and type.
-        progress: called after each frame with the number of frames done.
+        progress: called after each frame with the number of frames just done, 1.
         frame_names: names of the frames in order, for messages.
         threads: CPU threads; None for all that this process may use.
         sample: see `HistogramObserver`.
@@ -66,7 +66,7 @@ def measure_ranges(
             _observe(pool, observers, arrays, where)
             done += 1
             if progress is not None:
-                progress(done)
+                progress(1)
     if not done:
         raise CalibrationError("no frames were given to calibrate on; give a folder, list or video with at least one")
     return {name: observer.histogram() for name, observer in observers.items()}

@@ -15,7 +15,7 @@ from edgeseg.errors import CalibrationError
 __all__ = ["BINS", "SAMPLE", "Histogram", "HistogramObserver", "sample_stride"]
 
 BINS = 16384
-"""Bins over a power of two just above the largest magnitude: at least 8192 below it, 64 to a step of an unclipped INT8."""
+"""Bins up to the power of two above the largest magnitude: at least 8192 below that, 64 to a step of unclipped INT8."""
 
 SAMPLE = 65536
 """Values of one tensor of one frame that go into its histogram; minimum and maximum always see every value."""
@@ -57,7 +57,7 @@ class Histogram:
     @property
     def centers(self) -> NDArray[np.float64]:
         """(bins,) float64: the magnitude in the middle of each bin."""
-        return (np.arange(self.counts.size) + 0.5) * self.width
+        return (np.arange(self.counts.size, dtype=np.float64) + 0.5) * self.width
 
     def clipped_share(self, amax: float) -> float:
         """Share of the counted values whose magnitude lies beyond amax, 0..1 (to the width of a bin)."""

@@ -53,7 +53,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def is_complete_png(data: bytes) -> bool:
-    """Whether every chunk up to IEND is there with a right checksum; OpenCV decodes a cut file in part and says nothing."""
+    """Whether every chunk up to IEND is there with a right checksum."""
     return data.startswith(PNG_SIGNATURE) and any(kind == b"IEND" for kind, _ in _chunks(data))
 
 

@@ -1,8 +1,8 @@
 """Range choosers: from the histogram of a tensor to amax, the magnitude that the INT8 level 127 stands for.
 
 Symmetric INT8 as TensorRT defines it: scale = amax / 127, level = round(x / scale) clipped to -127..127.
-Every chooser is a pure function. An amax is always positive and finite, never beyond the largest magnitude seen, and its
-scale is a normal float32 number. A tensor that was zero in every frame gets amax 1.
+Every chooser is a pure function. An amax is always positive and finite, never beyond the largest magnitude seen, and
+its scale is a normal float32 number. A tensor that was zero in every frame gets amax 1.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _coarsened(histogram: Histogram) -> tuple[NDArray[np.float64], float]:
 
 
 def _divergence(counts: NDArray[np.float64], bins: int) -> float:
-    """KL divergence in nats of the first bins of a histogram from their 128-level version; inf where that has no mass."""
+    """KL divergence in nats of the first bins from their 128-level version; inf where that has no mass."""
     kept = counts[:bins]
     filled = kept > 0
     starts = -(-np.arange(_ENTROPY_LEVELS) * bins // _ENTROPY_LEVELS)

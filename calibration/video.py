@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.calibration.frames import Frame, evenly_spaced
-from edgeseg.calibration.images import import_cv2
+from edgeseg.calibration.images import import_cv2, quiet_cv2
 from edgeseg.errors import FrameError
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFrames", "open_video"]
@@ -56,7 +56,8 @@ def _open(path: Path) -> Any:
     # FFmpeg's own lines on stderr would stand beside the error raised here; it reads the variable when it first opens.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2 = import_cv2()
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with quiet_cv2():
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise FrameError(f"cannot open the video {path}: it is truncated, or not a format that OpenCV reads")
     return capture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from edgeseg.calibration.frames import FrameSource
 from edgeseg.calibration.measure import measure_ranges
-from edgeseg.calibration.table import CalibrationTable
+from edgeseg.calibration.table import CalibrationTable, calibration_key, choose_ranges
 from edgeseg.converters.place import Placement
 from edgeseg.converters.prepare import Prepared
 from edgeseg.environment import read_environment
 from edgeseg.errors import CalibrationError, FrameError
 from edgeseg.frame import fit_frame
 
-__all__ = ["calibrate", "calibration_key"]
+__all__ = ["SMALLEST_SHARE", "Calibrated", "calibrate"]
 
 SMALLEST_SHARE = 4
 """A frame may be this many times smaller than the network's input, in each direction."""
@@ -29,17 +29,24 @@ SMALLEST_SHARE = 4
 _log = logging.getLogger(__name__)
 
 
-def calibration_key(prepared: Prepared, placement: Placement, method: str, digests: tuple[str, ...]) -> str:
-    """SHA-256 of everything that the ranges depend on: canonical graph, tensors, method and frames."""
-    content = hashlib.sha256(prepared.model.SerializeToString(deterministic=True))
-    for part in (method, *placement.tensors, *digests):
-        content.update(b"\0" + part.encode())
-    return content.hexdigest()
+@dataclass(frozen=True)
+class Calibrated:
+    """Ranges and where they came from.
+
+    Attributes:
+        table: the ranges.
+        names: names of the frames; their digests stand in the table.
+        reused: whether an earlier conversion had measured them.
+    """
+
+    table: CalibrationTable
+    names: tuple[str, ...]
+    reused: bool
 
 
 def calibrate(
     prepared: Prepared, placement: Placement, frames: FrameSource, method: str, progress: Callable[[int], None]
-) -> tuple[CalibrationTable, bool]:
+) -> Calibrated:
     """Measure the range of every quantized tensor, or reuse what the cache folder holds.
 
     Args:
@@ -49,26 +56,24 @@ def calibrate(
         method: range chooser.
         progress: called with 1 after every frame.
 
-    Returns:
-        The table, and whether it was reused.
-
     Raises:
         FrameError: when a frame cannot be read or is smaller than the network.
         CalibrationError: when a tensor holds NaN or infinity.
     """
     digests, names = _digests(prepared, frames)
-    key = calibration_key(prepared, placement, method, digests)
+    graph = prepared.model.SerializeToString(deterministic=True)
+    key = calibration_key(graph, digests, placement.tensors, method)
     store = read_environment().cache_dir / "calibration" / f"{key}.json"
     known = _stored(store, key)
     if known is not None:
         progress(len(frames))
-        return known, True
+        return Calibrated(known, names, reused=True)
     histograms = measure_ranges(
         prepared.model, placement.tensors, _feeds(prepared, frames), progress=_units(progress), frame_names=names
     )
-    table = CalibrationTable.from_histograms(key, method, names, digests, histograms)
+    table = CalibrationTable(key, method, digests, choose_ranges(histograms, method))
     _store(store, table)
-    return table, False
+    return Calibrated(table, names, reused=False)
 
 
 def _units(progress: Callable[[int], None]) -> Callable[[int], None]:
@@ -84,8 +89,8 @@ def _digests(prepared: Prepared, frames: FrameSource) -> tuple[tuple[str, ...], 
         rows, columns = frame.image.shape[:2]
         if rows * SMALLEST_SHARE < height or columns * SMALLEST_SHARE < width:
             raise FrameError(
-                f"frame {frame.name} is {rows}x{columns}, but the network takes {height}x{width}; frames of less than a "
-                "quarter of its height or width do not show it what a camera will: give larger ones"
+                f"frame {frame.name} is {rows}x{columns}, but the network takes {height}x{width}; frames of less than "
+                "a quarter of its height or width do not show it what a camera will: give larger ones"
             )
         smaller += rows < height or columns < width
         digests.append(frame.digest)

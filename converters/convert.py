@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import itertools
 import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
-from edgeseg.bundle import MODEL, Bundle, check_place, write_bundle
+from edgeseg.bundle import MODEL, check_place, write_bundle
 from edgeseg.calibration.cache import write_cache
+from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.calibration.table import CalibrationTable
-from edgeseg.converters.calibrate import calibrate
+from edgeseg.converters.calibrate import Calibrated, calibrate
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.network import as_given, network_on_cpu
 from edgeseg.converters.options import ConvertOptions, ConvertResult
@@ -39,6 +38,9 @@ __all__ = ["convert"]
 _log = logging.getLogger(__name__)
 _PARITY_FRAMES = 2
 
+Advance = Callable[[int], None]
+"""Tells a step how many units were just done."""
+
 
 @dataclass
 class _Steps:
@@ -48,22 +50,14 @@ class _Steps:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def __call__(self, title: str, total: int | None = None) -> Iterator[_Advance]:
+    def __call__(self, title: str, total: int | None = None) -> Iterator[Advance]:
         start = time.perf_counter()
         with self.progress.step(title, total) as advance:
             yield advance
         self.seconds[title] = round(time.perf_counter() - start, 3)
 
 
-class _Advance:
-    """Type of what a step yields."""
-
-    def __call__(self, units: int) -> None: ...
-
-
-def convert(
-    model: str | Path, frames: str, options: ConvertOptions, progress: Progress | None = None
-) -> ConvertResult:
+def convert(model: str | Path, frames: str, options: ConvertOptions, progress: Progress | None = None) -> ConvertResult:
     """Quantize a segmentation network to INT8 and prove what it cost.
 
     Args:
@@ -90,37 +84,42 @@ def convert(
     with steps("check", _PARITY_FRAMES) as advance:
         _check_parity(prepared, split, advance)
     with steps("calibrate", len(split.calibration)) as advance:
-        table, reused = calibrate(prepared, placement, split.calibration, options.method, advance)
+        calibrated = calibrate(prepared, placement, split.calibration, options.method, advance)
     with steps("quantize"):
-        quantized, output = _quantize(prepared, placement, table, options)
+        quantized, output = _quantize(prepared, placement, calibrated.table, options)
         require_clean(quantized)
     with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
-        verification = _verify(prepared, quantized, output, split, table, options, advance)
-    remarks = _remarks(verification, reused, len(table.frames))
+        verification = _verify(prepared, quantized, output, split, calibrated.table, options, advance)
+    remarks = _remarks(verification, calibrated)
     with steps("write"):
-        manifest = _manifest(prepared, output, placement, table, split, verification, options)
-        bundle = _write(folder, manifest, quantized, table, verification, steps.seconds, remarks, options)
-    return ConvertResult(bundle, len(table.frames), reused, steps.seconds, peak_rss_mb(), remarks)
+        manifest = _manifest(prepared, output, placement, calibrated, verification, options)
+        content = ReportContent(
+            manifest,
+            verification.worst if verification else (),
+            calibrated.table,
+            steps.seconds,
+            peak_rss_mb(),
+            remarks,
+        )
+        bundle = write_bundle(folder, manifest, _files(content, quantized, calibrated.table), force=options.force)
+    return ConvertResult(bundle, len(calibrated.names), calibrated.reused, steps.seconds, peak_rss_mb(), remarks)
 
 
-def _check_parity(prepared: Prepared, split: FrameSplit, advance: _Advance) -> None:
-    first = itertools.islice(iter(split.calibration), _PARITY_FRAMES)
-
-    def counted() -> Iterator[object]:
-        for frame in first:
+def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> None:
+    def frames() -> Iterator[Frame]:
+        for frame in split.calibration.select(_PARITY_FRAMES):
             yield frame
             advance(1)
 
     with network_on_cpu(prepared, prepared.model, prepared.output) as canonical, as_given(prepared) as given:
-        share = check_parity(given, canonical, counted())
+        share = check_parity(given, canonical, frames())
     _log.info("the canonical graph agrees with the given network on %.3f %% of the pixels", share)
 
 
 def _quantize(
     prepared: Prepared, placement: Placement, table: CalibrationTable, options: ConvertOptions
 ) -> tuple[onnx.ModelProto, OutputSpec]:
-    ranges = {tensor: entry.amax for tensor, entry in table.entries.items()}
-    quantized = place_qdq(prepared.model, placement, ranges)
+    quantized = place_qdq(prepared.model, placement, table.ranges)
     if options.output_kind == "class-map":
         return finish(quantized, prepared.output, prepared.input)
     return quantized, prepared.output
@@ -133,7 +132,7 @@ def _verify(
     split: FrameSplit,
     table: CalibrationTable,
     options: ConvertOptions,
-    advance: _Advance,
+    advance: Advance,
 ) -> Verification | None:
     if split.scoring is None:
         return None
@@ -146,16 +145,19 @@ def _verify(
         return verify(float_network, int8_network, scored, prepared.labels, mapping, advance)
 
 
-def _remarks(verification: Verification | None, reused: bool, count: int) -> tuple[str, ...]:
+def _remarks(verification: Verification | None, calibrated: Calibrated) -> tuple[str, ...]:
     remarks = []
-    if reused:
+    count = len(calibrated.names)
+    if calibrated.reused:
         remarks.append("The ranges of an earlier conversion of the same network with the same frames were reused.")
     if verification is None:
         remarks.append("There was no frame left to score; give others with --score-frames.")
     elif verification.scores.metric == "agreement":
         remarks.append("Without --labels the score is the agreement with the float network, not the accuracy.")
     if count < 16:
-        remarks.append(f"Only {count} calibration frames were used; 64 or more that cover the use give steadier ranges.")
+        remarks.append(
+            f"Only {count} calibration frames were used; 64 or more that cover the use are steadier."
+        )
     return tuple(remarks)
 
 
@@ -163,8 +165,7 @@ def _manifest(
     prepared: Prepared,
     output: OutputSpec,
     placement: Placement,
-    table: CalibrationTable,
-    split: FrameSplit,
+    calibrated: Calibrated,
     verification: Verification | None,
     options: ConvertOptions,
 ) -> Manifest:
@@ -173,34 +174,21 @@ def _manifest(
         input=prepared.input,
         output=output,
         labels=prepared.labels,
-        quantization=Quantization(options.method, table.names, table.frames, placement.layers),
+        quantization=Quantization(options.method, calibrated.names, calibrated.table.frames, placement.layers),
         scores=verification.scores if verification else None,
         files={},
         tools=tool_versions(),
     )
 
 
-def _write(
-    folder: Path,
-    manifest: Manifest,
-    quantized: onnx.ModelProto,
-    table: CalibrationTable,
-    verification: Verification | None,
-    seconds: dict[str, float],
-    remarks: tuple[str, ...],
-    options: ConvertOptions,
-) -> Bundle:
-    content = ReportContent(
-        manifest, verification.worst if verification else (), table, seconds, peak_rss_mb(), remarks
-    )
-    files = {
-        MODEL: quantized.SerializeToString(),
+def _files(content: ReportContent, quantized: onnx.ModelProto, table: CalibrationTable) -> dict[str, bytes]:
+    return {
+        MODEL: quantized.SerializeToString(deterministic=True),
         "calibration.json": table.to_json().encode(),
-        "calibration.cache": write_cache({tensor: entry.amax for tensor, entry in table.entries.items()}),
+        "calibration.cache": write_cache(table.ranges),
         "report.html": report_html(content).encode(),
         "report.json": report_json(content).encode(),
     }
-    return write_bundle(folder, dataclasses.replace(manifest), files, force=options.force)
 
 
 def peak_rss_mb() -> float:

@@ -68,6 +68,8 @@ def _fold_one(model: onnx.ModelProto) -> bool:
         if found is None:
             continue
         data, affine = found
+        if node.output[0] in index.outputs and (index.producer(data) is None or data in index.outputs):
+            continue
         edits = _plan_backward(index, data, affine)
         if edits is not None:
             _apply(model, index, edits)
@@ -85,11 +87,11 @@ def _bypass(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProto, dat
     """Take an affine node out; the tensor that stays has the name of its result or of what it read."""
     name, result = node.name, node.output[0]
     producer = index.producer(data)
-    if keep_result and producer is not None:
-        producer.output[:] = [result if o == data else o for o in producer.output]
-    else:
-        for reader in index.consumers(result):
-            reader.input[:] = [data if i == result else i for i in reader.input]
+    old, new = (data, result) if keep_result and producer is not None and data not in index.outputs else (result, data)
+    if old == data and producer is not None:
+        producer.output[:] = [new if o == old else o for o in producer.output]
+    for reader in index.consumers(old):
+        reader.input[:] = [new if i == old else i for i in reader.input]
     insert_nodes(model, [], replace=[name])
 
 

@@ -13,7 +13,7 @@ from edgeseg.converters.graph import GraphIndex, attribute, name_nodes, remove_u
 from edgeseg.converters.opset import opset_of, to_target_opset
 from edgeseg.converters.read import check_operators, read_model
 from edgeseg.converters.simplify import simplify_graph
-from edgeseg.errors import UnsupportedModelError
+from edgeseg.errors import ModelError, UnsupportedModelError
 
 __all__ = ["LoadedNetwork", "load_network"]
 
@@ -70,7 +70,7 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
     _check_input(model)
     _keep_output(model, output)
     _fix_size(model, size)
-    model = _bring_to_static(to_target_opset(model))
+    model = _bring_to_static(to_target_opset(model), size)
     _cut_to_logits(model)
     remove_unused(model)
     name_nodes(model)
@@ -167,12 +167,19 @@ def _fix_size(model: onnx.ModelProto, size: tuple[int, int] | None) -> None:
         dim.Clear()
 
 
-def _bring_to_static(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Let constant folding settle shapes that the graph computes from its input's size."""
-    result = with_shapes(model)
-    index = GraphIndex(result)
-    if any(index.shape(o) is None for n in result.graph.node for o in n.output if o):
-        result = simplify_graph(result)
+def _bring_to_static(model: onnx.ModelProto, size: tuple[int, int] | None) -> onnx.ModelProto:
+    """Infer every shape; constant folding settles those that the graph computes from its input's size."""
+    try:
+        result = with_shapes(model)
+        index = GraphIndex(result)
+        if any(index.shape(o) is None for n in result.graph.node for o in n.output if o):
+            result = simplify_graph(result)
+    except ModelError as error:
+        if size is None:
+            raise
+        raise UnsupportedModelError(
+            f"the network does not take {size[0]}x{size[1]} frames ({error}); try multiples of 32 with --size HxW"
+        ) from error
     return result
 
 
@@ -195,7 +202,9 @@ def _cut_to_logits(model: onnx.ModelProto) -> None:
     if tensor != end:
         _log.info("the graph now ends at the logits %s instead of %s: the winning class stays the same", tensor, end)
         del model.graph.output[:]
-        model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, TensorProto.FLOAT, index.shape(tensor)))
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(tensor, index.element_type(tensor), index.shape(tensor))
+        )
 
 
 def _before_argmax(index: GraphIndex, tensor: str) -> str:

@@ -29,7 +29,7 @@ class ConvertOptions:
         labels: folder with a label image for each scored frame; None scores agreement with the float network.
         mapping: from the network's classes to those of the labels, see `edgeseg.labels.load_mapping`.
         size: (height, width) for a network of dynamic size.
-        output_kind: "logits" ends the graph at the network's last logits, "class-map" puts upsampling and argmax into it.
+        output_kind: "logits" ends the graph at the last logits, "class-map" puts upsampling and argmax into it.
         output_name: which output holds the logits, where the network has several.
         output: the bundle's folder; None puts MODEL.edgeseg beside the network.
         force: replace a bundle that stands there.

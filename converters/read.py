@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, external_data_helper
 
@@ -19,20 +20,20 @@ __all__ = ["check_operators", "read_model"]
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _QUANTIZED = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"))
 # No TensorRT version takes these in a segmentation network, or only through plug-ins.
-_UNSUPPORTED = frozenset(
-    """
-    Bernoulli Compress DeformConv GRU If LSTM Loop MaxUnpool Multinomial NonMaxSuppression NonZero Optional
-    OptionalGetElement OptionalHasElement RNN RandomNormal RandomNormalLike RandomUniform RandomUniformLike Scan SequenceAt
-    SequenceConstruct SequenceEmpty SequenceInsert SequenceMap SplitToSequence StringNormalizer TfIdfVectorizer Unique
-    """.split()
-)
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_CONTROL = ("If", "Loop", "Scan", "Optional", "OptionalGetElement", "OptionalHasElement")
+_SEQUENCES = ("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceMap", "SplitToSequence")
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_DATA_DEPENDENT = ("Compress", "NonMaxSuppression", "NonZero", "StringNormalizer", "TfIdfVectorizer", "Unique")
+_WITHOUT_KERNEL = ("DeformConv", "MaxUnpool")
+_UNSUPPORTED = frozenset(_RECURRENT + _CONTROL + _SEQUENCES + _RANDOM + _DATA_DEPENDENT + _WITHOUT_KERNEL)
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     """A valid ONNX model with all weights, and the SHA-256 of its file and of its external data files after it.
 
     Raises:
-        ModelError: for a file that is missing, truncated, no ONNX graph or not valid, or whose external data is missing.
+        ModelError: for a file that is missing, truncated, not valid ONNX, or whose external data is missing.
         UnsupportedModelError: for operators that ONNX does not have.
     """
     try:
@@ -50,8 +51,11 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise ModelError(f"expected an ONNX file, but {path} holds no graph ({len(content)} bytes); export it again")
     digest = hashlib.sha256(content)
     _read_external_data(model, path, digest.update)
-    _check_known_operators(model)
     try:
+        if model.functions:
+            # PyTorch's newer exporter writes functions of its own around standard operators.
+            model = onnx.inliner.inline_local_functions(model)
+        _check_known_operators(model)
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         reason = next(line for line in str(error).splitlines() if line.strip())

@@ -35,5 +35,4 @@ __all__ = [
 ]
 
 
-
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -129,7 +129,9 @@ def write_bundle(path: str | Path, manifest: Manifest, files: dict[str, bytes], 
         _put_in_place(beside, folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = "the disk is full; free some space" if full else f"{error.strerror or error}; choose another place with -o"
+        cure = (
+            "the disk is full; free some space" if full else f"{error.strerror or error}; choose another place with -o"
+        )
         raise OutputError(f"cannot write {folder}: {cure}; nothing was changed") from error
     finally:
         if beside is not None:
@@ -146,7 +148,9 @@ def check_place(folder: Path, *, force: bool) -> None:
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists; choose another place with -o or replace it with --force")
     if folder.exists() and not (folder / MANIFEST).is_file():
-        raise OutputError(f"{folder} exists and is not an edgeseg bundle, so --force does not replace it; choose another -o")
+        raise OutputError(
+            f"{folder} exists and is not an edgeseg bundle, so --force does not replace it; choose another -o"
+        )
     if not folder.parent.is_dir():
         raise OutputError(f"cannot write {folder}: the folder {folder.parent} does not exist; create it first")
     if not os.access(folder.parent, os.W_OK):

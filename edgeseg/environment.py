@@ -1,8 +1,8 @@
 """Environment variables of edgeseg, read in this one place.
 
-    EDGESEG_CACHE_DIR  folder for compiled engines, kernels and remembered choices; default ~/.cache/edgeseg
-    EDGESEG_LOG_LEVEL  level of the log on stderr of the command line: debug, info, warning (default) or error
-    EDGESEG_BACKEND    backend to take where "auto" is asked for
+EDGESEG_CACHE_DIR  folder for compiled engines, kernels and remembered choices; default ~/.cache/edgeseg
+EDGESEG_LOG_LEVEL  level of the log on stderr of the command line: debug, info, warning (default) or error
+EDGESEG_BACKEND    backend to take where "auto" is asked for
 """
 
 from __future__ import annotations

@@ -104,8 +104,7 @@ def _interpolate(logits, row_of, row_weight, column_of, column_weight, margin, r
     floor = np.empty(width, np.float32)
     size = np.empty(width, np.float32)
     largest = np.empty((channels, width), np.float32)
-    # One place more, since every channel is written before it is known whether it stays.
-    candidates = np.empty((width, channels + 1), np.int32)
+    candidates = np.empty((width, channels), np.int32)
     cells = np.empty((width, 4), np.int32)
     template = np.empty(width_out, np.uint8)
     best = np.empty(width_out, np.float32)
@@ -205,7 +204,7 @@ def _argmax(logits, row_of, column_of, result):  # type: ignore[no-untyped-def]
                 winner[x] = c if more else winner[x]
                 best[x] = value if more else best[x]
         for x in range(width):
-            if not bad[x] == 0:
+            if bad[x] != 0:
                 return 1
         for x in range(result.shape[1]):
             result[y, x] = winner[column_of[x]]

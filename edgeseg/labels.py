@@ -199,7 +199,9 @@ def load_mapping(spec: str, source: LabelSet) -> ClassMapping:
             raise LabelError(unknown_name("mapping", spec, known) + "; or give a .json file")
         table = _MAPPINGS[first, second]
         if source.classes().names != load_labels(first).names:
-            raise LabelError(f"the mapping {spec} is for the classes of {first}, but the network has others: {source.names}")
+            raise LabelError(
+                f"the mapping {spec} is for the classes of {first}, but the network has others: {source.names}"
+            )
         return ClassMapping((*table, *[UNMAPPED] * (len(source) - len(table))), load_labels(second))
     data = _read_json(Path(spec))
     if not isinstance(data, dict) or not isinstance(data.get("map"), dict) or not isinstance(data.get("to"), str):

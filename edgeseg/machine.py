@@ -7,8 +7,11 @@ import os
 import platform
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["machine_key", "usable_processors"]
+__all__ = ["machine_key", "split_threads", "usable_processors"]
+
+_MOST_RUNS = 8
 
 _PROCESSOR_FIELDS = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 
@@ -42,3 +45,21 @@ def machine_key() -> str:
     except OSError:
         parts.append(platform.processor())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def split_threads(threads: int | None, goal: Literal["latency", "throughput"]) -> tuple[int, int]:
+    """Divide CPU threads over runs at once.
+
+    One run after the other uses all threads. For throughput, one thread a run is the best division of few processors,
+    since no layer then waits for its slowest part; beyond eight runs their memory costs more than they bring.
+
+    Args:
+        threads: threads to use; None for all usable processors.
+        goal: "latency" or "throughput".
+
+    Returns:
+        The number of runs at once, and the threads of each.
+    """
+    count = threads or usable_processors()
+    runs = 1 if goal == "latency" else min(count, _MOST_RUNS)
+    return runs, count // runs

@@ -13,7 +13,17 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from edgeseg.errors import BundleError
 from edgeseg.labels import LabelSet
 
-__all__ = ["SCHEMA_VERSION", "Coordinates", "InputSpec", "Layer", "Manifest", "Network", "OutputSpec", "Quantization", "Scores"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Coordinates",
+    "InputSpec",
+    "Layer",
+    "Manifest",
+    "Network",
+    "OutputSpec",
+    "Quantization",
+    "Scores",
+]
 
 SCHEMA_VERSION = 1
 

@@ -33,7 +33,8 @@ class ConfusionMatrix:
         The last column counts predictions that are none of the classes: a void channel, or a class without a
         counterpart in the labels. They are wrong for the class that is labelled.
         """
-        return self._matrix.copy()
+        copy: NDArray[np.int64] = self._matrix.copy()
+        return copy
 
     def add(self, labels: NDArray[np.uint8], prediction: NDArray[np.uint8], ignore_index: int | None) -> None:
         """Count one frame.
@@ -72,7 +73,9 @@ class ConfusionMatrix:
         labelled = self._matrix.sum(axis=1)
         predicted = self._matrix[:, : self.classes].sum(axis=0)
         union = labelled + predicted - hits
-        return np.divide(hits, union, out=np.full(self.classes, np.nan), where=union > 0)
+        iou: NDArray[np.float64] = np.full(self.classes, np.nan)
+        np.divide(hits, union, out=iou, where=union > 0)
+        return iou
 
     def mean_iou(self) -> float:
         """Mean of `iou` over the classes that have one, 0..1; NaN when none has."""

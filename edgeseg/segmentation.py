@@ -96,4 +96,5 @@ class Segmentation:
         Raises:
             LabelError: for an unknown class, with the nearest spelling.
         """
-        return self.class_map == self.labels.index(name)
+        found: NDArray[np.bool_] = self.class_map == self.labels.index(name)
+        return found

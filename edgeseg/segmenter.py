@@ -19,7 +19,7 @@ from edgeseg.environment import read_environment
 from edgeseg.errors import BundleError, EngineError, ShapeError, UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.libraries import require
-from edgeseg.machine import usable_processors
+from edgeseg.machine import split_threads
 from edgeseg.segmentation import Segmentation, Timing
 from edgeseg.selection import choose_backend
 from edgeseg.upsample import nearest_class_map, upsampling
@@ -116,7 +116,9 @@ class Segmenter:
         """
         return self._segment(self._engine_for("latency"), frame)
 
-    def stream(self, frames: Iterable[NDArray[Any] | NamedFrame], *, in_flight: int | None = None) -> Iterator[Segmentation]:
+    def stream(
+        self, frames: Iterable[NDArray[Any] | NamedFrame], *, in_flight: int | None = None
+    ) -> Iterator[Segmentation]:
         """Segment frames in order, several at once: reading, inference and post-processing overlap.
 
         The iterator reads ahead by a bounded number of frames. Leaving it early, an error of the source or of a frame,
@@ -133,7 +135,7 @@ class Segmenter:
         if in_flight is not None and in_flight < 1:
             raise UsageError(f"in_flight must be at least 1, but is {in_flight}")
         engine = self._engine_for("throughput")
-        parallel = self._target.threads or usable_processors()
+        parallel, _ = split_threads(self._target.threads, "throughput")
 
         def work(item: NDArray[Any] | NamedFrame, number: int, decode: float) -> Segmentation:
             if isinstance(item, np.ndarray):
@@ -160,7 +162,7 @@ class Segmenter:
 
     def _engine_for(self, goal: Literal["latency", "throughput"]) -> Engine:
         """The engine of a goal, made on first use; with one thread both goals are the same engine."""
-        if (self._target.threads or usable_processors()) == 1:
+        if split_threads(self._target.threads, "throughput")[0] == 1:
             goal = "latency"
         with self._lock:
             if self._closed:

@@ -25,9 +25,7 @@ _RUNS = 10
 _SECONDS = 1.0
 
 
-def choose_backend(
-    model: bytes, digest: str, target: Target, *, backends: Iterable[Backend] | None = None
-) -> Backend:
+def choose_backend(model: bytes, digest: str, target: Target, *, backends: Iterable[Backend] | None = None) -> Backend:
     """The installed backend that runs the graph fastest.
 
     Args:
@@ -91,7 +89,7 @@ def _fastest_run(backend: Backend, model: bytes, digest: str, target: Target) ->
         arrays = [np.zeros(spec.shape, spec.dtype) for spec in engine.inputs]
         for _ in range(_WARM_UP):
             engine.infer(arrays)
-        times = []
+        times: list[float] = []
         end = time.perf_counter() + _SECONDS
         while len(times) < 3 or (len(times) < _RUNS and time.perf_counter() < end):
             started = time.perf_counter()

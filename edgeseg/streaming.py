@@ -55,15 +55,13 @@ def _feed(
     iterator: Iterator[Item] | None = None
     try:
         iterator = iter(source)
-        number = 0
         started = time.perf_counter()
-        for item in iterator:
+        for number, item in enumerate(iterator):
             if stop.is_set():
                 return
             future = pool.submit(work, item, number, 1e3 * (time.perf_counter() - started))
             if not _put(results, future, stop):
                 return
-            number += 1
             started = time.perf_counter()
         _put(results, None, stop)
     except BaseException as error:  # a worker thread must not swallow anything: the caller raises it
@@ -71,7 +69,7 @@ def _feed(
         failed.set_exception(error)
         _put(results, failed, stop)
     finally:
-        # An iterator made here is closed here, so that a half-read video or folder is released; the caller's own is not.
+        # An iterator made here is closed here, so that a half-read video is released; the caller's own is not.
         if iterator is not None and iterator is not source and hasattr(iterator, "close"):
             iterator.close()
 

@@ -81,13 +81,18 @@ def sampling(frame_size: int, network_size: int, logits_size: int, coordinates: 
 
 def _source(pixel: NDArray[np.int64], large: int, small: int, coordinates: Coordinates) -> NDArray[np.float64]:
     """Position among `small` logits of each pixel of an axis of `large`, by the formulas of ONNX Resize."""
-    if coordinates == "align_corners":
-        return pixel * ((small - 1) / (large - 1)) if large > 1 else np.zeros(pixel.shape)
-    if coordinates == "asymmetric":
-        return pixel * (small / large)
-    if coordinates == "pytorch_half_pixel" and large == 1:
-        return np.zeros(pixel.shape)
-    return (pixel + 0.5) * (small / large) - 0.5
+    position: NDArray[np.float64] = pixel.astype(np.float64)
+    if large == 1 and coordinates in ("align_corners", "pytorch_half_pixel"):
+        position[:] = 0
+    elif coordinates == "align_corners":
+        position *= (small - 1) / (large - 1)
+    elif coordinates == "asymmetric":
+        position *= small / large
+    else:
+        position += 0.5
+        position *= small / large
+        position -= 0.5
+    return position
 
 
 @lru_cache(maxsize=16)
@@ -115,11 +120,13 @@ def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sa
     one = np.float32(1)
     lines = logits[:, rows.lower] * (one - height) + logits[:, rows.upper] * height
     values = lines[:, :, columns.lower] * (one - width) + lines[:, :, columns.upper] * width
-    return values.argmax(axis=0).astype(np.uint8)
+    classes: NDArray[np.uint8] = values.argmax(axis=0).astype(np.uint8)
+    return classes
 
 
 def nearest_class_map(class_map: NDArray[np.uint8], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
     """Bring a class map (h, w) uint8 at the network's size to the frame's size; always a new array (H, W) uint8."""
     if class_map.shape == (len(rows.nearest), len(columns.nearest)):
         return class_map.copy()
-    return class_map[rows.nearest[:, None], columns.nearest[None, :]]
+    sampled: NDArray[np.uint8] = class_map.take(rows.nearest, axis=0).take(columns.nearest, axis=1)
+    return sampled

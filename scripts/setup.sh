@@ -31,7 +31,8 @@ apt_install() {
     say "installing $* with apt"
     # A third party's broken package source must not stop the installation of a package from a good one.
     as_root apt-get update -q </dev/null >&2 || true
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" </dev/null >&2
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y -o Dpkg::Use-Pty=0 --no-install-recommends "$@" </dev/null >&2
 }
 
 # The first interpreter that really starts and is new enough: version managers put names on PATH that do not start.
@@ -48,7 +49,8 @@ find_python() {
 }
 
 venv_works() {
-    [[ -x $VENV/bin/python ]] && "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+    [[ -x $VENV/bin/python ]] || return
+    "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
 
 create_venv() {
@@ -66,8 +68,11 @@ create_venv() {
 
 # A change of any of these makes an installation stale; the path is one because an editable install points to it.
 stamp() {
-    { cat "$REPOSITORY"/{setup.cfg,pyproject.toml,constraints.txt,edgeseg/_version.py}; "$VENV/bin/python" -VV; echo "$REPOSITORY"; } \
-        | sha256sum
+    {
+        cat "$REPOSITORY"/{setup.cfg,pyproject.toml,constraints.txt,edgeseg/_version.py}
+        "$VENV/bin/python" -VV
+        echo "$REPOSITORY"
+    } | sha256sum
 }
 
 # install_extra NAME: edgeseg in place with an extra ("base" for none), unless that stands already.
@@ -78,7 +83,8 @@ install_extra() {
         return
     fi
     say "installing edgeseg ($1) into $VENV; the first time this takes some minutes"
-    "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$REPOSITORY/constraints.txt" -e "$target" </dev/null >&2 || return
+    "$VENV/bin/python" -m pip install --disable-pip-version-check \
+        -c "$REPOSITORY/constraints.txt" -e "$target" </dev/null >&2 || return
     stamp >"$file"
 }
 
@@ -104,11 +110,16 @@ prepare() {
     exec 9<&-
 }
 
-# A headless browser looks at the report; Ubuntu has Chromium only as a snap, which containers cannot install.
+# A headless browser looks at the report; Ubuntu has Chromium only as a snap, which containers cannot install. Where it
+# failed once it is not tried again before .venv is made anew.
 prepare_browser() {
-    local name
+    local name tried=$VENV/edgeseg-browser.tried
     for name in chromium chromium-browser google-chrome; do
         "$name" --version >/dev/null 2>&1 && return
     done
-    apt_install chromium || say "Chromium cannot be installed here; the test that looks at the report will be skipped"
+    if [[ ! -f $tried ]] && apt_install chromium; then
+        return
+    fi
+    touch "$tried"
+    say "Chromium is not installed and apt cannot install it here: the tests that look at the report will be skipped"
 }

@@ -98,7 +98,7 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
     mean, std = preprocessing(options)
     return ConvertOptions(
         classes=options.classes,
-        color_order=options.color,
+        color_order=options.color or "RGB",
         mean=mean,
         std=std,
         method=options.method,

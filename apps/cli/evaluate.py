@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--split", metavar="NAME", help="the data set's part, such as train or val")
     data.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every Nth frame only")
+    data.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read, and say which")
     data.add_argument(
         "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
     )
@@ -59,16 +60,18 @@ def run(options: argparse.Namespace) -> int:
     from edgeseg.labels import load_mapping
 
     with only_results_on_stdout():
-        data = labelled_from(options.data, options.split).every(options.every)
+        data = labelled_from(options.data, options.split, skip_broken=options.skip_broken)
+        data = data.exclude({name for i, name in enumerate(data.names) if i % options.every})
         with _network(options) as network:
             mapping = load_mapping(options.map, network.classes) if options.map else None
-            check_classes(network.classes, mapping, data.label_set)
+            # A plain folder does not name its classes: its labels are then checked, file by file, against these.
+            data = replace(data, label_set=check_classes(network.classes, mapping, data.label_set))
             start = time.perf_counter()
             with progress_for(options.quiet).step("evaluate", len(data)) as step:
                 score = score_labels(network.predict, data, network.classes, mapping, progress=step)
             seconds = time.perf_counter() - start
     if options.json:
-        print_json(_summary(score, network, seconds))
+        print_json({**_summary(score, network, seconds), "skipped": data.skipped})
     else:
         print(_text(score, network, seconds))
     return 0
@@ -87,11 +90,14 @@ class _Network:
 def _check(options: argparse.Namespace) -> None:
     if (options.bundle is None) == (options.onnx is None):
         raise UsageError("evaluate takes one network: either a BUNDLE or --onnx MODEL.onnx")
-    given = [f"--{name}" for name in ("classes", "mean", "std", "preset", "size") if getattr(options, name) is not None]
+    only_float = ("classes", "mean", "std", "preset", "size", "output_name", "color")
+    given = [f"--{name.replace('_', '-')}" for name in only_float if getattr(options, name) is not None]
     if options.bundle is not None and given:
         raise UsageError(f"a bundle knows its classes and pre-processing: {', '.join(given)} only go with --onnx")
     if options.onnx is not None:
         preprocessing(options)
+        if options.threads is not None:
+            raise UsageError("--threads only goes with a bundle; leave it out with --onnx")
 
 
 @contextlib.contextmanager
@@ -101,11 +107,9 @@ def _network(options: argparse.Namespace) -> Iterator[_Network]:
 
         with edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter:
             name = str(options.bundle)
-            yield _Network(
-                name, segmenter.backend_name, segmenter.labels, lambda image: segmenter(image).class_map
-            )
+            yield _Network(name, segmenter.backend_name, segmenter.labels, lambda image: segmenter(image).class_map)
         return
-    from edgeseg.converters.network import as_given
+    from edgeseg.converters.network import PROOF_BACKEND, as_given, network_on_cpu
     from edgeseg.converters.options import ConvertOptions
     from edgeseg.converters.prepare import prepare
 
@@ -115,14 +119,16 @@ def _network(options: argparse.Namespace) -> Iterator[_Network]:
         ConvertOptions(
             mean=mean,
             std=std,
-            color_order=options.color,
+            color_order=options.color or "RGB",
             classes=options.classes,
             size=options.size,
             output_name=options.output_name,
         ),
     )
-    with as_given(prepared) as predict:
-        yield _Network(str(options.onnx), "onnxruntime", prepared.labels, predict)
+    as_bundle = options.backend == PROOF_BACKEND
+    opened = network_on_cpu(prepared, prepared.model, prepared.output) if as_bundle else as_given(prepared)
+    with opened as predict:
+        yield _Network(str(options.onnx), PROOF_BACKEND if as_bundle else "onnxruntime", prepared.labels, predict)
 
 
 def _summary(score: Score, network: _Network, seconds: float) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say what a float network expects of a frame."""
     group = parser.add_argument_group("what the network expects of a frame")
-    group.add_argument("--color", choices=("RGB", "BGR"), default="RGB", help="channel order of the network's input")
+    group.add_argument("--color", choices=("RGB", "BGR"), help="channel order of the network's input (default RGB)")
     group.add_argument("--mean", nargs="+", metavar="V", help="three numbers in 0..255 units, in the network's order")
     group.add_argument("--std", nargs="+", metavar="V", help="three numbers in 0..255 units: (x - mean) / std")
     group.add_argument(

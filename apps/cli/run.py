@@ -38,16 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="a folder for images; for one image also a file; a file that ends in .mp4, .mkv, .mov, .avi or .webm for an "
+        help="a folder for images, a file for one image, or a file that ends in .mp4, .mkv, .mov, .avi or .webm for an "
         "overlay video",
     )
     parser.add_argument("--overlay", action="store_true", help="write overlays (the default without --class-map)")
     parser.add_argument("--class-map", action="store_true", help="write class maps: PNG, one channel of class indices")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="write an overlay video too, beside a folder of images")
-    parser.add_argument("--alpha", type=_share, default=0.5, metavar="A", help="weight of the colours, 0..1 (default 0.5)")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE", help="write an overlay video too, beside a folder of images"
+    )
+    parser.add_argument(
+        "--alpha", type=_share, default=0.5, metavar="A", help="weight of the colours, 0..1 (default 0.5)"
+    )
     parser.add_argument("--every", type=positive_count, default=1, metavar="N", help="take every Nth frame")
-    parser.add_argument("--fps", type=_rate, metavar="F", help="rate of the video written; default: the source's, or 25")
-    parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read, and say which")
+    parser.add_argument(
+        "--fps", type=_rate, metavar="F", help="rate of the video written; default: the source's, or 25"
+    )
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
+    )
     parser.add_argument("--force", action="store_true", help="write into a folder or over a file that exists")
     add_backend_arguments(parser)
     add_json_argument(parser)
@@ -57,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     """Segment the source and print what was written."""
     plan = _plan(options)
     import edgeseg
-    from edgeseg.calibration.frames import frames_from
     from edgeseg.apps.writers import check_output
+    from edgeseg.calibration.frames import frames_from
 
     with only_results_on_stdout():
         source = frames_from(options.source, skip_broken=options.skip_broken)
@@ -121,7 +129,7 @@ def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse
 
     stems = dict(zip(source.names, file_stems(source.names), strict=True))
     waiting: deque[Frame] = deque()
-    rate = options.fps or getattr(source, "rate", None) or DEFAULT_RATE
+    rate = options.fps or _rate_of(source, options.every)
     start = time.perf_counter()
     count, infer = 0, 0.0
     with contextlib.ExitStack() as stack:
@@ -142,6 +150,20 @@ def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse
         "fps": count / seconds if seconds else None,
         "infer_ms": infer / count if count else None,
     }
+
+
+def _rate_of(source: FrameSource, every: int) -> float:
+    """Frames a second that keep the pace of a video of which every Nth frame is taken."""
+    from edgeseg.calibration.images import import_cv2
+    from edgeseg.calibration.video import VideoFrames
+
+    if not isinstance(source, VideoFrames):
+        return DEFAULT_RATE
+    cv2 = import_cv2()
+    capture = cv2.VideoCapture(str(source.path), cv2.CAP_FFMPEG)
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    return rate / every if rate > 0 else DEFAULT_RATE
 
 
 def _remember(source: FrameSource, waiting: deque[Frame]) -> Iterator[Frame]:

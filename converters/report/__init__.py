@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgeseg.converters.report.content import CalibrationEntry, CalibrationRanges, ReportContent, WorstFrame
+from edgeseg.converters.report.content import ReportContent, WorstFrame
 from edgeseg.converters.report.page import report_html
 from edgeseg.converters.report.twin import report_json
 
-__all__ = ["CalibrationEntry", "CalibrationRanges", "ReportContent", "WorstFrame", "report_html", "report_json"]
+__all__ = ["ReportContent", "WorstFrame", "report_html", "report_json"]

@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.calibration.table import CalibrationTable
 from edgeseg.errors import ShapeError
 from edgeseg.manifest import Manifest
 
-__all__ = ["CalibrationEntry", "CalibrationRanges", "ReportContent", "WorstFrame"]
-
-
-class CalibrationEntry(Protocol):
-    """What the report needs to know of one tensor's calibration."""
-
-    @property
-    def amax(self) -> float:
-        """The chosen range: values beyond -amax..amax are clipped."""
-        ...
-
-    @property
-    def minimum(self) -> float:
-        """Smallest value seen."""
-        ...
-
-    @property
-    def maximum(self) -> float:
-        """Largest value seen."""
-        ...
-
-    @property
-    def clipped_share(self) -> float:
-        """Share of the values beyond the chosen range, 0..1."""
-        ...
-
-    @property
-    def histogram(self) -> Sequence[int]:
-        """Number of values by bin of their magnitude; bin i holds i * width up to (i + 1) * width."""
-        ...
-
-    @property
-    def width(self) -> float:
-        """Width of a bin, in units of the tensor."""
-        ...
-
-
-class CalibrationRanges(Protocol):
-    """What the report needs of a calibration table."""
-
-    @property
-    def entries(self) -> Mapping[str, CalibrationEntry]:
-        """The calibration of each tensor by the tensor's name."""
-        ...
+__all__ = ["ReportContent", "WorstFrame"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +53,7 @@ class ReportContent:
     Attributes:
         manifest: the bundle's manifest.
         worst: the worst frames, the worst one first.
-        table: the calibration table (any object with `entries` as in `CalibrationRanges`).
+        table: the calibration table, whose most clipped tensors are drawn.
         steps: seconds by step of the conversion, in their order.
         peak_rss_mb: largest resident memory of the conversion, in MB.
         remarks: sentences that the reader must see, such as ranges reused from an earlier conversion.
@@ -105,7 +61,7 @@ class ReportContent:
 
     manifest: Manifest
     worst: tuple[WorstFrame, ...]
-    table: CalibrationRanges
+    table: CalibrationTable
     steps: dict[str, float]
     peak_rss_mb: float
     remarks: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from edgeseg.converters.report.content import CalibrationEntry, CalibrationRanges, WorstFrame
+from edgeseg.converters.report.content import WorstFrame
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Layer, Scores
 
@@ -21,7 +21,6 @@ __all__ = [
     "digests",
     "float_reasons",
     "layer_shares",
-    "most_clipped",
 ]
 
 
@@ -82,11 +81,6 @@ def class_changes(frame: WorstFrame, labels: LabelSet, most: int = 3) -> tuple[C
 
 def _name(labels: LabelSet, index: int) -> str:
     return labels.names[index] if index < len(labels) else f"no class ({index})"
-
-
-def most_clipped(table: CalibrationRanges) -> tuple[tuple[str, CalibrationEntry], ...]:
-    """Every tensor with its calibration, the one with the largest clipped share first."""
-    return tuple(sorted(table.entries.items(), key=lambda item: (-item[1].clipped_share, item[0])))
 
 
 def layer_shares(layers: Iterable[Layer]) -> tuple[float, ...]:

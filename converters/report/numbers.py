@@ -30,11 +30,15 @@ def percent(share: float, digits: int = 3) -> str:
     value = 100 * share
     if value == 0 or not math.isfinite(value):
         return "0 %" if value == 0 else ABSENT
-    if value >= 1:
-        text = f"{value:.{max(0, digits - 1 - int(math.log10(value)))}f}"
+    if value < 1e-6:
+        return "<0.000001 %"
+    if value < 1:
+        return f"{value:.{min(6, 1 - math.floor(math.log10(value)))}f} %"
+    rounded = float(f"{value:.{digits}g}")
+    if rounded >= 100 > value:
         # 99.96 % must not become 100 %: some of it is missing.
-        return f">{100 - 10.0 ** (2 - digits):g} %" if float(text) >= 100 > value else f"{text} %"
-    return f"{value:.{min(6, 1 - math.floor(math.log10(value)))}f} %" if value >= 1e-6 else "<0.000001 %"
+        return f">{100 - 10.0 ** (2 - digits):g} %"
+    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(rounded)))}f} %"
 
 
 def quantity(value: float) -> str:

@@ -50,7 +50,7 @@ def report_html(content: ReportContent) -> str:
             class_section(manifest),
             layer_section(manifest.quantization),
             frame_section(content.worst, manifest.labels),
-            range_section(content.table, manifest.quantization.method),
+            range_section(content.table),
             origin_section(content),
         ),
     )

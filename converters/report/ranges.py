@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from edgeseg.converters.report.content import CalibrationEntry, CalibrationRanges
-from edgeseg.converters.report.figures import most_clipped
+from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report.markup import Markup, element, join
 from edgeseg.converters.report.numbers import count, percent, quantity, ticks
 
@@ -21,20 +20,17 @@ _FLOOR = -0.35
 """Decimal logarithm at the foot of the axis: a bin with a single value still shows."""
 
 
-def range_section(table: CalibrationRanges, method: str) -> Markup:
+def range_section(table: CalibrationTable) -> Markup:
     """Histograms of the ten most clipped tensors and the ranges of all."""
-    entries = most_clipped(table)
+    entries = [(name, table.entries[name]) for name in table.most_clipped(len(table.entries))]
     title = element("h2", "Calibration ranges")
     if not entries:
         return element("section", title, element("p", "No tensor was calibrated.", class_="quiet"), id="ranges")
-    clipped = sum(entry.clipped_share > 0 for _, entry in entries)
-    first = (
-        f"The {min(DRAWN, len(entries))} most clipped of {len(entries)} tensors"
-        if clipped
-        else (
-            f"{method} clips no value of any of the {len(entries)} tensors; here are {min(DRAWN, len(entries))} of them"
-        )
-    )
+    drawn = min(DRAWN, len(entries))
+    if any(entry.clipped_share for _, entry in entries):
+        first = f"The {drawn} most clipped of {len(entries)} tensors"
+    else:
+        first = f"{table.method} clips no value of any of the {len(entries)} tensors; here are {drawn} of them"
     intro = (
         f"{first}: number of values by magnitude on a logarithmic scale. The line marks the chosen range; what lies "
         "beyond it is clipped to it."
@@ -49,7 +45,7 @@ def range_section(table: CalibrationRanges, method: str) -> Markup:
     )
 
 
-def _card(name: str, entry: CalibrationEntry) -> Markup:
+def _card(name: str, entry: Entry) -> Markup:
     chosen, seen = quantity(entry.amax), quantity(_largest(entry))
     note = f"\u00b1{chosen} of \u00b1{seen} seen, {percent(entry.clipped_share)} clipped"
     return element(
@@ -59,15 +55,15 @@ def _card(name: str, entry: CalibrationEntry) -> Markup:
     )
 
 
-def _largest(entry: CalibrationEntry) -> float:
+def _largest(entry: Entry) -> float:
     return max(abs(entry.minimum), abs(entry.maximum))
 
 
-def _histogram(entry: CalibrationEntry, label: str) -> Markup:
+def _histogram(entry: Entry, label: str) -> Markup:
     filled = [i for i, number in enumerate(entry.histogram) if number]
-    end = max([entry.amax] + [(filled[-1] + 1) * entry.width] * bool(filled))
-    if not filled or not (end > 0 and math.isfinite(end)):
-        return element("p", "Every value is zero.", class_="quiet")
+    if not filled:
+        return element("p", "No value was counted.", class_="quiet")
+    end = max(entry.amax, (filled[-1] + 1) * entry.width)
     top = max(1, math.ceil(math.log10(max(entry.histogram))))
 
     def across(value: float) -> float:
@@ -128,7 +124,7 @@ def _mark(x: float, amax: float) -> Markup:
     )
 
 
-def _list(entries: Sequence[tuple[str, CalibrationEntry]]) -> Markup:
+def _list(entries: Sequence[tuple[str, Entry]]) -> Markup:
     columns = ("Tensor", "Smallest", "Largest", "Range \u00b1", "Step", "Clipped")
     head = element("tr", *(element("th", c, scope="col", class_="num" if i else None) for i, c in enumerate(columns)))
     rows = [

@@ -7,8 +7,9 @@ import json
 import math
 from typing import Any
 
-from edgeseg.converters.report.content import CalibrationEntry, ReportContent
-from edgeseg.converters.report.figures import class_changes, class_scores, digests, layer_shares, most_clipped
+from edgeseg.calibration.table import Entry
+from edgeseg.converters.report.content import ReportContent
+from edgeseg.converters.report.figures import class_changes, class_scores, digests, layer_shares
 from edgeseg.converters.report.ranges import DRAWN
 from edgeseg.manifest import Manifest
 
@@ -20,7 +21,7 @@ def report_json(content: ReportContent) -> str:
 
     Values that are not finite are null, so that every JSON reader takes the text.
     """
-    manifest = content.manifest
+    manifest, table = content.manifest, content.table
     document = {
         "schema_version": 1,
         "network": dataclasses.asdict(manifest.network),
@@ -38,7 +39,8 @@ def report_json(content: ReportContent) -> str:
         "layers": _layers(manifest),
         "worst_frames": _worst(content),
         "ranges": [
-            _range(name, entry, index < DRAWN) for index, (name, entry) in enumerate(most_clipped(content.table))
+            _range(name, table.entries[name], index < DRAWN)
+            for index, name in enumerate(table.most_clipped(len(table.entries)))
         ],
         "steps": content.steps,
         "seconds": sum(content.steps.values()),
@@ -100,7 +102,7 @@ def _worst(content: ReportContent) -> list[dict[str, Any]]:
     ]
 
 
-def _range(name: str, entry: CalibrationEntry, drawn: bool) -> dict[str, Any]:
+def _range(name: str, entry: Entry, drawn: bool) -> dict[str, Any]:
     fields = {
         "tensor": name,
         "amax": float(entry.amax),

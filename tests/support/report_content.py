@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report import ReportContent, WorstFrame
 from edgeseg.labels import LabelSet, load_labels
 from edgeseg.manifest import InputSpec, Layer, Manifest, Network, OutputSpec, Quantization, Scores
-
-
-@dataclass(frozen=True)
-class RangeEntry:
-    amax: float
-    minimum: float
-    maximum: float
-    clipped_share: float
-    histogram: list[int]
-    width: float
-
-
-@dataclass(frozen=True)
-class RangeTable:
-    entries: dict[str, RangeEntry]
 
 
 def digest(text: str) -> str:
@@ -84,7 +69,7 @@ def manifest(labels: LabelSet | None = None, **changes: object) -> Manifest:
     return Manifest(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def table(tensors: int = 110) -> RangeTable:
+def table(tensors: int = 110) -> CalibrationTable:
     """Half-normal magnitudes with a tail of growing weight."""
     entries = {}
     for index in range(tensors):
@@ -93,15 +78,20 @@ def table(tensors: int = 110) -> RangeTable:
         body = 2e7 * np.exp(-((bins / 18.0) ** 2)) + 900 * (1 + index % 5) * np.exp(-bins / 21.0)
         histogram = [int(v) for v in body]
         kept = 52 + index % 40
-        entries[f"/encoder/level{index // 24 + 1}/block{index % 24 // 3}/act{index % 3}/output_0"] = RangeEntry(
+        entries[f"/encoder/level{index // 24 + 1}/block{index % 24 // 3}/act{index % 3}/output_0"] = Entry(
             amax=kept * width,
             minimum=-0.3 * width,
             maximum=float(127.5 * width),
             clipped_share=sum(histogram[kept:]) / sum(histogram),
-            histogram=histogram,
+            histogram=tuple(histogram),
             width=width,
         )
-    return RangeTable(entries)
+    return CalibrationTable(digest("table"), "mse", (), entries)
+
+
+def ranges(**entries: Entry) -> CalibrationTable:
+    """A table of a few tensors."""
+    return CalibrationTable(digest("table"), "mse", (), entries)
 
 
 def worst_frame(name: str, classes: int, seed: int, size: tuple[int, int] = (256, 512)) -> WorstFrame:
@@ -109,7 +99,7 @@ def worst_frame(name: str, classes: int, seed: int, size: tuple[int, int] = (256
     generator = np.random.default_rng(seed)
     height, width = size
     blocks = generator.integers(0, classes, (8, 12)).astype(np.uint8)
-    float_map = np.kron(blocks, np.ones((height // 8, width // 12 + 1), np.uint8))[:height, :width]
+    float_map = np.kron(blocks, np.ones((height // 8 + 1, width // 12 + 1), np.uint8))[:height, :width]
     int8_map = float_map.copy()
     int8_map[:, 2:] = float_map[:, :-2]
     int8_map[height // 2 : height // 2 + 40, 60:120] = 0

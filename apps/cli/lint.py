@@ -1,0 +1,88 @@
+"""`edgeseg lint`: what TensorRT would refuse or silently run in float, found in a graph without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
+from edgeseg.bundle import Bundle
+from edgeseg.errors import MissingDependencyError, ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeseg.converters.lint import Finding
+
+__all__ = ["add_arguments", "read_network", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `edgeseg lint`."""
+    parser.add_argument("path", type=Path, metavar="FILE.onnx|BUNDLE")
+    parser.add_argument(
+        "--profile",
+        default="canonical",
+        metavar="NAME",
+        help="TensorRT versions that the graph must suit: canonical (8.5 to 11, the default) or tensorrt-10 (10 to 11)",
+    )
+    parser.add_argument(
+        "--advice", action="store_true", help="also show what costs speed; this does not change the exit code"
+    )
+    add_json_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; 1 when there is any."""
+    with only_results_on_stdout():
+        model = read_network(options.path)
+        from edgeseg.converters.lint import advise, lint
+
+        findings = lint(model, options.profile)
+        advice = advise(model, options.profile) if options.advice else None
+    if options.json:
+        found: dict[str, Any] = {"findings": [asdict(f) for f in findings]}
+        if advice is not None:
+            found["advice"] = [asdict(f) for f in advice]
+        print_json(found)
+    else:
+        print("\n".join(map(_text, findings)) or "no findings")
+        if advice is not None:
+            print("\n".join(f"advice {_text(f)}" for f in advice) or "no advice")
+    return 1 if findings else 0
+
+
+def read_network(path: Path) -> onnx.ModelProto:
+    """The graph of an ONNX file or of a bundle, with all its weights.
+
+    Raises:
+        ModelError: for a file that is missing or no ONNX network, or whose external data is missing.
+        BundleError: for a folder that is no bundle, or a broken one.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise MissingDependencyError("onnx", "read a network", "pip install onnx") from error
+    try:
+        content = Bundle.open(path).read_model() if path.is_dir() else path.read_bytes()
+        model = onnx.load_model_from_string(content)
+    except OSError as error:
+        raise ModelError(f"expected an ONNX file or a bundle, but {path} cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise ModelError(f"expected an ONNX file, but {path} is none or is truncated; export it again") from error
+    if not model.graph.node:
+        raise ModelError(f"expected an ONNX file, but {path} holds no graph ({len(content)} bytes); export it again")
+    try:
+        onnx.load_external_data_for_model(model, str(path if path.is_dir() else path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(
+            f"{path} keeps weights in another file that cannot be read ({error}); copy that file beside it"
+        ) from error
+    return model
+
+
+def _text(finding: Finding) -> str:
+    return f"{finding.code} {finding.node}: {finding.message}\n    cure: {finding.cure}"

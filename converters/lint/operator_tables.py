@@ -1,0 +1,45 @@
+"""Which operators TensorRT's ONNX parser knows, from the operator lists in the documentation of onnx-tensorrt."""
+
+from __future__ import annotations
+
+from edgeseg.converters.lint.profiles import Version
+
+__all__ = ["INTEGER_OPERATORS", "KNOWN", "NEWER"]
+
+INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+"""Quantized forms other than Q/DQ; no version has them."""
+
+# Branch 8.5. NonZero and NonMaxSuppression stand in that list too, but their result has no fixed size: later versions
+# take them through plug-ins that need not be there.
+KNOWN = frozenset(
+    (
+        "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
+        "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
+        "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear", "Div", "Dropout", "Einsum",
+        "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
+        "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample",
+        "GRU", "HardSigmoid", "HardSwish", "Identity", "If", "ImageScaler", "InstanceNormalization", "IsNaN",
+        "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Loop", "LpNormalization", "LpPool", "LRN", "LSTM",
+        "MatMul", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "Not", "OneHot",
+        "Or", "Pad", "ParametricSoftplus", "Pow", "PRelu", "QuantizeLinear", "RandomNormal", "RandomNormalLike",
+        "RandomUniform", "RandomUniformLike", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum",
+        "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+        "Relu", "Reshape", "Resize", "ReverseSequence", "RNN", "RoiAlign", "Round", "ScaledTanh", "Scan", "Scatter",
+        "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Size", "Slice",
+        "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh",
+        "ThresholdedRelu", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Upsample", "Where", "Xor",
+    )
+)  # fmt: skip
+"""Operators of ONNX's own set that TensorRT 8.5 and every later version import."""
+
+NEWER: dict[str, Version] = {
+    **dict.fromkeys(("GroupNormalization", "LayerNormalization"), (8, 6)),
+    **dict.fromkeys(
+        (
+            "Attention", "BlackmanWindow", "CastLike", "Gelu", "HammingWindow", "HannWindow", "Hardmax", "IsInf",
+            "Mish", "RMSNormalization", "RotaryEmbedding", "STFT",
+        ),
+        (10, 0),
+    ),
+}  # fmt: skip
+"""Operators that came later, with the version from which edgeseg counts on them."""

@@ -1,0 +1,376 @@
+"""What the page and its JSON twin say."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from support.report_content import (
+    digest,
+    layers,
+    manifest,
+    ranges,
+    report_content,
+    table,
+    worst_frame,
+)
+
+from edgeseg.calibration.table import Entry
+from edgeseg.converters.report import ReportContent, WorstFrame, report_html, report_json
+from edgeseg.errors import MissingDependencyError, ShapeError
+from edgeseg.labels import LabelSet, load_labels
+from edgeseg.manifest import Layer, Network, Quantization, Scores
+
+HOSTILE = "</style><script>parent.broken=1</script>\"'><img src=x onerror=parent.broken=1>\x00\u202e&amp;"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def small(**changes: Any) -> ReportContent:
+    """Content with one small frame, quick to draw."""
+    return report_content(**{"worst": (worst_frame("frame_7", 19, 7, (48, 96)),), **changes})
+
+
+def scored(**changes: Any) -> Any:
+    """A manifest whose scores have some fields replaced."""
+    whole = manifest()
+    assert whole.scores is not None
+    return dataclasses.replace(whole, scores=dataclasses.replace(whole.scores, **changes))
+
+
+def hostile_content() -> ReportContent:
+    """Hostile strings wherever a name, reason or version can stand."""
+    names = (f"a{HOSTILE}", f"b{HOSTILE}", "c")
+    labels = LabelSet(names, ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    iou: dict[str, float | None] = dict.fromkeys(names, 50.0)
+    whole = manifest(
+        labels,
+        network=Network(HOSTILE, HOSTILE, HOSTILE, 17, HOSTILE),
+        quantization=Quantization(
+            HOSTILE, (HOSTILE,), (HOSTILE,), (Layer(HOSTILE, HOSTILE, "float", 10, HOSTILE), *layers(3))
+        ),
+        scores=Scores("miou", 50.0, 49.0, iou, iou, (HOSTILE,), (HOSTILE,)),
+        files={HOSTILE: HOSTILE},
+        tools={HOSTILE: HOSTILE},
+    )
+    entry = next(iter(table(1).entries.values()))
+    return report_content(
+        manifest=whole,
+        worst=(worst_frame(HOSTILE, 3, 1, (48, 96)),),
+        table=ranges(**{HOSTILE: entry}),
+        steps={HOSTILE: 1.0},
+        remarks=(HOSTILE,),
+    )
+
+
+class TestSafety:
+    def test_asks_for_nothing(self) -> None:
+        text = report_html(small())
+        page = Page(text)
+        links = [value for _, key, value in page.attributes if key in ("src", "href", "srcset", "action", "data")]
+        assert all(value.startswith(("data:", "#")) for value in links)
+        assert len(links) == 4 + 5 + 1
+        assert not page.tags & {"script", "iframe", "object", "embed", "form", "base"}
+        assert "url(" not in text
+        assert "@import" not in text
+
+    def test_forbids_scripts_and_requests(self) -> None:
+        policies = [v for _, k, v in Page(report_html(small())).attributes if k == "content" and "default-src" in v]
+        assert len(policies) == 1
+        assert policies[0].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+    def test_hostile_names_are_text(self) -> None:
+        text = report_html(hostile_content())
+        page = Page(text)
+        assert page.tags == Page(report_html(small())).tags
+        assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+        assert not re.search("[\x00\u202e]", text)
+        assert text.count("</style>") == 1
+        # Network (3), classes (2) in chart, legend, changes; layer, operator, reason; tensor; frame; step; remark ...
+        assert page.text.count("<script>parent.broken=1</script>") > 20
+
+    def test_links_lead_to_sections(self) -> None:
+        page = Page(report_html(small()))
+        ids = {value for _, key, value in page.attributes if key == "id"}
+        assert {value[1:] for _, key, value in page.attributes if key == "href" and value[0] == "#"} <= ids
+
+    def test_can_be_written_whatever_the_names_hold(self) -> None:
+        text = report_html(small(remarks=("lone \ud800 surrogate",)))
+        assert b"lone \xef\xbf\xbd surrogate" in text.encode("utf-8")
+
+    def test_stays_small(self) -> None:
+        frames = tuple(worst_frame(f"f{i}", 19, i, (512, 1024)) for i in range(3))
+        assert len(report_html(report_content(worst=frames))) < 1_000_000
+
+
+class TestSummary:
+    def test_loss(self) -> None:
+        page = Page(report_html(small(manifest=scored(float_score=69.354, int8_score=69.201))))
+        assert "0.15 mIoU points lost to INT8 Float 69.35 INT8 69.20" in page.text
+        assert "over 101 frames that calibration never saw" in page.text
+
+    def test_gain(self) -> None:
+        page = Page(report_html(small(manifest=scored(float_score=69.0, int8_score=69.25))))
+        assert "0.25 mIoU points gained in INT8" in page.text
+
+    def test_agreement(self) -> None:
+        whole = manifest(scores=Scores("agreement", 100.0, 98.37, frame_names=("a",), frame_digests=(digest("a"),)))
+        page = Page(report_html(small(manifest=whole)))
+        assert "1.63 % of the pixels change class in INT8" in page.text
+        assert "98.37 %" in page.text
+        assert "Over 1 frame that" in page.text
+        assert "IoU by class needs labels" in page.text
+
+    def test_unscored(self) -> None:
+        page = Page(report_html(small(manifest=manifest(scores=None), worst=())))
+        assert "Not scored No frame was left to score" in page.text
+        assert "No frame was scored, so there is none to show." in page.text
+        assert "64 frames mse; none scored" in page.text
+
+    def test_figures(self) -> None:
+        page = Page(report_html(small()))
+        assert "1024 \u00d7 512 pixels · 19 classes · ranges by mse from 64 frames" in page.text
+        assert "Layers in INT8 115 of 120 5 stayed in float" in page.text
+        assert "Conversion 110.4 s 1,185 MB of memory at most" in page.text
+        assert "The ranges come from an earlier conversion" in page.text
+        assert "onnxsim 0.4.36" in page.text
+        assert digest("model.onnx") in page.text
+        assert digest("aachen_000063") in page.text
+
+    def test_void_channel_is_no_class(self) -> None:
+        page = Page(report_html(small(manifest=manifest(load_labels("camvid").for_channels(12)))))
+        assert " 11 classes " in page.text
+
+
+class TestClasses:
+    def rows(self, content: ReportContent) -> list[str]:
+        text = report_html(content)
+        section = text[text.index('id="classes"') : text.index('id="layers"')]
+        return [Page(row).text.strip() for row in re.findall("<tr>.*?</tr>", section)][1:]
+
+    def test_greatest_loss_first_and_absent_last(self) -> None:
+        whole = scored(
+            float_iou={"road": 90.0, "sky": 80.0, "bus": None}, int8_iou={"road": 90.5, "sky": 78.9, "bus": 1}
+        )
+        assert self.rows(small(manifest=whole)) == [
+            "sky 80.00 78.90 \u22121.10",
+            "road 90.00 90.50 +0.50",
+            "bus \u2013 1.00 \u2013",
+        ]
+
+    def test_bars_have_the_length_of_the_values(self) -> None:
+        text = report_html(small(manifest=scored(float_iou={"road": 90.0}, int8_iou={"road": 87.5})))
+        bars = re.findall(r'<rect x="([\d.%]+)" y="\d+" height="7" width="([\d.]+)%" class="(\w+)">', text)
+        # The change of 2.5 points fills an axis that ends at the next round value, 2.5.
+        assert bars == [("0", "90.00", "float"), ("0", "87.50", "int8"), ("0.00%", "50.00", "loss")]
+
+    def test_agreement_by_class_is_against_the_float_map(self) -> None:
+        whole = manifest(scores=Scores("agreement", 100.0, 98.0, {}, {"road": 97.0, "sky": None}, ("a",), ("b",)))
+        assert self.rows(small(manifest=whole)) == ["road 100.00 97.00 \u22123.00", "sky \u2013 \u2013 \u2013"]
+        assert "against the float network\u2019s class map" in Page(report_html(small(manifest=whole))).text
+
+    def test_folds_a_long_list(self) -> None:
+        labels = LabelSet.numbered(150)
+        iou: dict[str, float | None] = dict.fromkeys(labels.names, 50.0)
+        whole = manifest(labels, scores=Scores("miou", 50.0, 50.0, iou, iou))
+        text = report_html(small(manifest=whole))
+        assert "118 more classes" in text
+        assert "Colours of the 150 classes" in text
+
+
+class TestLayers:
+    def test_reasons_with_their_share(self) -> None:
+        listing = (
+            Layer("a", "Conv", "int8", 900_000_000),
+            Layer("b", "Conv", "float", 60_000_000, "too sensitive"),
+            Layer("c", "Conv", "float", 40_000_000, "too sensitive"),
+        )
+        page = Page(report_html(small(manifest=manifest(quantization=Quantization("mse", (), (), listing)))))
+        assert "INT8 1 layer, 90.0 % Float 2 layers, 10.0 %" in page.text
+        assert "too sensitive b c 2 100.0 10.0 %" in page.text
+        assert "2 b Conv Float 60.00 6.00 % too sensitive" in page.text
+
+    def test_segments_cover_the_bar(self) -> None:
+        text = report_html(small())
+        segments = re.findall(
+            r'<rect x="([\d.]+)%" width="([\d.]+)%" height="100%" class="(?:int8|float) segment">', text
+        )
+        assert len(segments) == 120
+        assert sum(float(width) for _, width in segments) == pytest.approx(100, abs=0.1)
+
+    def test_network_without_layers(self) -> None:
+        page = Page(report_html(small(manifest=manifest(quantization=Quantization("mse", (), (), ())))))
+        assert "has no convolution or matrix product" in page.text
+
+    def test_layers_without_work(self) -> None:
+        whole = manifest(quantization=Quantization("mse", (), (), (Layer("a", "Conv", "float", 0),)))
+        assert "no reason was recorded" in Page(report_html(small(manifest=whole))).text
+
+
+class TestFrames:
+    def image(self, text: str, kind: str) -> Any:
+        cv2 = pytest.importorskip("cv2")
+        (data,) = re.findall(rf'src="data:image/(?:png|jpeg);base64,([^"]+)" alt="{kind} of', text)
+        return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+    def test_maps_in_their_colours(self) -> None:
+        frame = worst_frame("f", 19, 7, (48, 96))
+        text = report_html(small(worst=(frame,)))
+        colors = load_labels("cityscapes").colors()
+        assert np.array_equal(self.image(text, "Float"), colors[frame.float_map])
+        assert np.array_equal(self.image(text, "INT8"), colors[frame.int8_map])
+        assert np.abs(self.image(text, "Frame").astype(int) - frame.frame).mean() < 8
+
+    def test_difference(self) -> None:
+        frame = worst_frame("f", 19, 7, (48, 96))
+        drawn = self.image(report_html(small(worst=(frame,))), "Difference")
+        changed = frame.float_map != frame.int8_map
+        assert 0 < changed.mean() < 1
+        assert np.array_equal(drawn[changed], load_labels("cityscapes").colors()[frame.int8_map][changed])
+        assert np.ptp(drawn[~changed], axis=1).max() == 0
+        assert drawn[~changed].min() >= 190
+
+    def test_wide_frames_are_reduced(self) -> None:
+        text = report_html(small(worst=(worst_frame("f", 19, 7, (300, 1000)),)))
+        assert {self.image(text, kind).shape for kind in ("Frame", "Float", "INT8", "Difference")} == {(144, 480, 3)}
+        assert 'width="1000" height="300"' in text
+
+    def test_names_the_largest_changes(self) -> None:
+        before = np.zeros((10, 10), np.uint8)
+        after = before.copy()
+        after[:2], after[2, :5], after[3, 0] = 1, 8, 255
+        frame = WorstFrame("f", 74.0, np.zeros((10, 10, 3), np.uint8), before, after)
+        page = Page(report_html(small(worst=(frame,))))
+        assert "74.00 % agree" in page.text
+        assert "road → sidewalk 20 %, road → vegetation 5.0 %, road → no class (255) 1.0 %" in page.text
+
+    def test_draws_ten_and_counts_the_rest(self) -> None:
+        frames = tuple(worst_frame(f"f{i}", 19, i, (16, 24)) for i in range(12))
+        text = report_html(small(worst=frames))
+        assert text.count("<img") == 40
+        assert "2 more are listed in report.json" in text
+
+    @pytest.mark.parametrize(
+        ("frame", "float_map", "message"),
+        [
+            ((4, 6, 4), (4, 6), r"frame f must be \(H, W, 3\) uint8 RGB, but is \(4, 6, 4\) uint8"),
+            ((4, 6), (4, 6), r"but is \(4, 6\) uint8"),
+            ((4, 6, 3), (2, 3), r"the float class map of frame f must be \(4, 6\) uint8 as the frame, but is \(2, 3\)"),
+        ],
+    )
+    def test_refuses_other_shapes(self, frame: Any, float_map: Any, message: str) -> None:
+        with pytest.raises(ShapeError, match=message):
+            WorstFrame("f", 99.0, np.zeros(frame, np.uint8), np.zeros(float_map, np.uint8), np.zeros((4, 6), np.uint8))
+
+    def test_without_opencv(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+        with pytest.raises(MissingDependencyError, match="cv2 is needed to draw the report"):
+            report_html(small())
+        assert "Not scored" in report_html(small(manifest=manifest(scores=None), worst=()))
+
+
+class TestRanges:
+    def test_ten_most_clipped(self) -> None:
+        text = report_html(small())
+        listing = sorted(table().entries.items(), key=lambda item: (-item[1].clipped_share, item[0]))
+        assert re.findall(r"<figcaption><code>(.*?)</code>", text) == [name for name, _ in listing[:10]]
+        assert text.count('class="histogram"') == 10
+        assert "The 10 most clipped of 110 tensors" in text
+        assert "Ranges of all 110 tensors" in text
+
+    def test_clipped_bins_stand_behind_the_mark(self) -> None:
+        entry = Entry(2.0, -1.0, 4.0, 0.01, (1000, 100, 10, 1), 1.0)
+        text = report_html(small(table=ranges(x=entry)))
+        kept, clipped = (re.search(rf'<path d="([^"]*)" class="{kind}">', text) for kind in ("int8", "loss"))
+        assert kept is not None
+        assert clipped is not None
+        assert kept[1].count("M") == clipped[1].count("M") == 2
+        mark = float(re.search(r'<line x1="([\d.]+)"[^>]*class="chosen">', text)[1])  # type: ignore[index]
+        assert float(clipped[1][1:].split()[0]) == pytest.approx(mark)
+        # A tenth of the values takes one step of the logarithmic axis.
+        heights = [float(y) for y in re.findall(r"V([\d.]+)H", kept[1] + clipped[1])]
+        assert np.diff(heights) == pytest.approx(np.full(3, np.diff(heights)[0]), abs=0.2)
+        assert "±2.00 of ±4.00 seen, 1.00 % clipped" in text
+
+    def test_nothing_clipped(self) -> None:
+        entry = Entry(4.0, -1.0, 4.0, 0.0, (5, 4, 3, 2), 1.0)
+        page = Page(report_html(small(table=ranges(x=entry))))
+        assert "mse clips no value of any of the 1 tensors" in page.text
+
+    def test_nothing_counted(self) -> None:
+        page = Page(report_html(small(table=ranges(x=Entry(1.0, 0.0, 0.0, 0.0, (0, 0), 1.0)))))
+        assert "No value was counted." in page.text
+
+    def test_range_beyond_the_values(self) -> None:
+        text = report_html(small(table=ranges(x=Entry(8.0, 0.0, 2.0, 0.0, (9, 1), 1.0))))
+        assert re.search(r'<line x1="322.0"[^>]*class="chosen">', text)
+        assert "H110.5V" in text
+
+    def test_no_tensors(self) -> None:
+        assert "No tensor was calibrated." in Page(report_html(small(table=ranges()))).text
+
+
+class TestTwin:
+    def test_keys_and_values(self) -> None:
+        content = small(manifest=scored(float_score=70.0, int8_score=69.5))
+        data = json.loads(report_json(content))
+        assert list(data) == [
+            "schema_version", "network", "input", "output", "classes", "calibration", "scores", "layers",
+            "worst_frames", "ranges", "steps", "seconds", "peak_rss_mb", "remarks", "tools", "files",
+        ]  # fmt: skip
+        assert data["network"]["name"] == "espnetv2_s2.0_cityscapes"
+        assert data["classes"][0] == {"name": "road", "color": [128, 64, 128]}
+        assert data["calibration"]["method"] == "mse"
+        assert data["calibration"]["frames"][1] == {"name": "aachen_000001", "sha256": digest("aachen_000001")}
+        assert {key: data["scores"][key] for key in ("metric", "float", "int8", "drop")} == {
+            "metric": "miou", "float": 70.0, "int8": 69.5, "drop": 0.5,
+        }  # fmt: skip
+        assert data["scores"]["iou"][-1] == {"class": "train", "float": None, "int8": None, "change": None}
+        assert (data["layers"]["int8"], data["layers"]["float"]) == (115, 5)
+        assert sum(layer["mac_share"] for layer in data["layers"]["list"]) == pytest.approx(1)
+        assert data["seconds"] == pytest.approx(110.41)
+        assert data["worst_frames"][0]["name"] == "frame_7"
+        assert set(data["worst_frames"][0]["changes"][0]) == {"float", "int8", "share"}
+        assert "image" not in report_json(content)
+
+    def test_histograms_of_the_drawn_tensors_only(self) -> None:
+        listing = json.loads(report_json(small()))["ranges"]
+        assert len(listing) == 110
+        assert ["histogram" in entry for entry in listing] == [True] * 10 + [False] * 100
+        assert listing[0]["clipped_share"] >= listing[1]["clipped_share"]
+        assert len(listing[0]["histogram"]) == 128
+
+    def test_unscored(self) -> None:
+        assert json.loads(report_json(small(manifest=manifest(scores=None), worst=())))["scores"] is None
+
+    def test_what_is_not_finite_is_null(self) -> None:
+        data = json.loads(report_json(small(peak_rss_mb=float("nan"))), parse_constant=pytest.fail)
+        assert data["peak_rss_mb"] is None
+
+    def test_hostile_names_stay_as_they_are(self) -> None:
+        data = json.loads(report_json(hostile_content()))
+        assert data["network"]["name"] == HOSTILE

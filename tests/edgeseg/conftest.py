@@ -1,0 +1,22 @@
+"""Every test of the runtime has a cache folder of its own for engines and choices; compiled kernels are shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeseg import fused
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels() -> None:
+    fused.warm_up()
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("EDGESEG_CACHE_DIR", str(folder))
+    monkeypatch.delenv("EDGESEG_BACKEND", raising=False)
+    return folder
