@@ -155,9 +155,7 @@ def _remarks(verification: Verification | None, calibrated: Calibrated) -> tuple
     elif verification.scores.metric == "agreement":
         remarks.append("Without --labels the score is the agreement with the float network, not the accuracy.")
     if count < 16:
-        remarks.append(
-            f"Only {count} calibration frames were used; 64 or more that cover the use are steadier."
-        )
+        remarks.append(f"Only {count} calibration frames were used; 64 or more that cover the use are steadier.")
     return tuple(remarks)
 
 

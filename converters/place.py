@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -89,7 +90,8 @@ def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     amax = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     floor = max(float(amax.max()) * 1e-6, 1e-6)
-    return (np.maximum(amax, floor) / LEVELS).astype(np.float32)
+    scales: NDArray[np.float32] = (np.maximum(amax, floor) / LEVELS).astype(np.float32)
+    return scales
 
 
 def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, float]) -> onnx.ModelProto:
@@ -155,7 +157,7 @@ def _pair(tensor: str, scale: NDArray[np.float32], zero_point: NDArray[np.int8],
     """QuantizeLinear and DequantizeLinear for one tensor, all three inputs given (TensorRT 8 requires them)."""
     scale_name, zero_name = f"{tensor}_scale", f"{tensor}_zero_point"
     inside, output = f"{tensor}_quantized", f"{tensor}_dequantized"
-    options = {} if axis is None else {"axis": axis}
+    options: dict[str, Any] = {} if axis is None else {"axis": axis}
     quantize = helper.make_node(
         "QuantizeLinear", [tensor, scale_name, zero_name], [inside], name=f"{tensor}/QuantizeLinear", **options
     )

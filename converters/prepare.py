@@ -54,9 +54,7 @@ def prepare(path: str | Path, options: ConvertOptions) -> Prepared:
     frame, logits = model.graph.input[0].name, model.graph.output[0].name
     shape = GraphIndex(model).shape(logits)
     if shape is None or len(shape) != 4 or shape[1] != loaded.channels:
-        raise UnsupportedModelError(
-            f"expected logits (1, {loaded.channels}, h, w), but the graph gives {shape}"
-        )
+        raise UnsupportedModelError(f"expected logits (1, {loaded.channels}, h, w), but the graph gives {shape}")
     return Prepared(
         loaded=loaded,
         model=model,

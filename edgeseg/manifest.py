@@ -121,7 +121,7 @@ class Quantization:
 
     Attributes:
         method: range chooser (mse, entropy, percentile or minmax).
-        frame_names, frame_digests: the calibration frames; digests are SHA-256 of the decoded RGB pixels and their size.
+        frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels.
         layers: every compute layer with its precision.
     """
 
@@ -207,8 +207,8 @@ class Manifest:
             raise BundleError("manifest.json has no schema_version: this is not an edgeseg bundle")
         if data["schema_version"] > SCHEMA_VERSION:
             raise BundleError(
-                f"the bundle has schema version {data['schema_version']}, but this edgeseg reads up to {SCHEMA_VERSION}; "
-                "upgrade with: pip install --upgrade edgeseg"
+                f"the bundle has schema version {data['schema_version']}, but this edgeseg reads up to "
+                f"{SCHEMA_VERSION}; upgrade with: pip install --upgrade edgeseg"
             )
         manifest = _read(cls, data, "manifest")
         assert isinstance(manifest, cls)

@@ -38,12 +38,12 @@ apt_install() {
 # The first interpreter that really starts and is new enough: version managers put names on PATH that do not start.
 find_python() {
     local candidate
-    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python /usr/bin/python3; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
-            command -v "$candidate"
+    while read -r candidate; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' </dev/null >/dev/null 2>&1; then
+            printf '%s\n' "$candidate"
             return
         fi
-    done
+    done < <(type -aP python3 python3.13 python3.12 python3.11 python3.10 python)
     fail "Python 3.10 or newer is needed, but none was found (python3 is: $(python3 -V 2>&1 || true));" \
         "on Debian 12 or Ubuntu 22.04 and later run: sudo apt-get install python3 python3-venv"
 }
