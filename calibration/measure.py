@@ -117,7 +117,7 @@ class _Forward:
                 graph.add_outputs(missing)
             compiled = core.compile_model(graph, "CPU", options)
         except RuntimeError as error:
-            raise CalibrationError(f"OpenVINO cannot take the float network: {_first_line(error)}") from error
+            raise CalibrationError(f"OpenVINO cannot take the float network: {_reason(error)}") from error
         self._request = compiled.create_infer_request()
         self._shapes = {port.get_any_name(): tuple(port.shape) for port in compiled.inputs}
         aliases = {alias: port for port in compiled.outputs for alias in port.get_names()}
@@ -130,10 +130,13 @@ class _Forward:
         try:
             self._request.infer(feed, share_inputs=True)
         except RuntimeError as error:
-            raise CalibrationError(f"OpenVINO cannot run frame {where}: {_first_line(error)}") from error
+            raise CalibrationError(f"OpenVINO cannot run frame {where}: {_reason(error)}") from error
         return {name: np.asarray(self._request.get_tensor(port).data) for name, port in self._ports.items()}
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without the lines on where in its source it says so."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(
+        line for line in lines if line and not line.startswith(("Exception from", "Check '", "To facilitate"))
+    )

@@ -1,8 +1,8 @@
 """Range choosers: from the histogram of a tensor to amax, the magnitude that the INT8 level 127 stands for.
 
 Symmetric INT8 as TensorRT defines it: scale = amax / 127, level = round(x / scale) clipped to -127..127.
-Every chooser is a pure function. An amax is always positive and finite, never beyond the largest magnitude seen, and
-its scale is a normal float32 number. A tensor that was zero in every frame gets amax 1.
+Every chooser is a pure function. An amax is always positive and finite, at least SMALLEST_AMAX, and otherwise
+never beyond the largest magnitude seen. A tensor that was zero in every frame gets amax 1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ LEVELS = 127
 ZERO_AMAX = 1.0
 """amax of a tensor that was zero in every frame: any positive value keeps those zeros exact."""
 
-SMALLEST_AMAX = LEVELS * float(np.finfo(np.float32).tiny)
-"""Below this the scale would be a subnormal float32, which engines flush to zero."""
+SMALLEST_AMAX = LEVELS * 1e-8
+"""Floor of every amax. A tensor below it is dead: trained networks hold branches whose values never pass 1e-11, and a
+scale of that size is lost in FP16 and refused by the linter, while a scale of 1e-8 keeps the branch as silent as it was.
+"""
 
 _SEARCH_RATIO = 1.02
 _SEARCH_DEPTH = 512.0

@@ -192,7 +192,7 @@ def append_class_map(
         raise UnsupportedModelError(f"a uint8 class map holds at most 256 classes, but the network has {shape[1]}")
     if coordinates is None and shape[2:] != (height, width):
         raise ModelError(f"expected a rule that brings {shape[2]}x{shape[3]} logits to {height}x{width}, but got none")
-    _free_name(result, CLASS_MAP, logits)
+    logits = _free_name(result, CLASS_MAP, logits)
     index = GraphIndex(result)
     nodes: list[onnx.NodeProto] = []
 

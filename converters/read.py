@@ -11,7 +11,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, external_data_helper
 
-from edgeseg.converters.graph import GraphIndex
+from edgeseg.converters.graph import GraphIndex, attribute
 from edgeseg.converters.opset import opset_of
 from edgeseg.errors import ModelError, UnsupportedModelError
 
@@ -66,9 +66,9 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     yield from model.graph.initializer
     for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
+        for item in node.attribute:
+            if item.HasField("t"):
+                yield item.t
 
 
 def _read_external_data(model: onnx.ModelProto, path: Path, feed: Callable[[bytes], object]) -> None:
@@ -148,6 +148,11 @@ def check_operators(model: onnx.ModelProto) -> None:
             raise UnsupportedModelError(
                 f"{_where(node)} gives indices, which no TensorRT version takes; "
                 "replace the unpooling by a Resize or a ConvTranspose and train again"
+            )
+        if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
+            raise UnsupportedModelError(
+                f"{_where(node)} is in training mode: it would normalise every frame by its own statistics; "
+                "call model.eval() and export again"
             )
     half = [t.name for t in _tensors(model) if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)]
     if half:

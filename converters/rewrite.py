@@ -145,15 +145,20 @@ def pad_into_window(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodePr
     if pads.min() < 0 or pads[[0, 1, 4, 5]].any() or attribute(reader, "auto_pad", "NOTSET") != "NOTSET":
         return False
     own = attribute(reader, "pads", [0, 0, 0, 0])
+    total = [int(a + b) for a, b in zip(own, pads[[2, 3, 6, 7]], strict=True)]
     if reader.op_type == "AveragePool":
         counted = not any(own) or attribute(reader, "count_include_pad", 0)
-        if not counted or attribute(reader, "ceil_mode", 0):
+        # No engine takes pads as large as the window.
+        if (
+            not counted
+            or attribute(reader, "ceil_mode", 0)
+            or max(total) >= min(attribute(reader, "kernel_shape", [1]))
+        ):
             return False
         drop_attributes(reader, "count_include_pad")
         reader.attribute.append(helper.make_attribute("count_include_pad", 1))
     elif reader.op_type != "Conv" or reader.input[0] != node.output[0]:
         return False
-    total = [int(a + b) for a, b in zip(own, pads[[2, 3, 6, 7]], strict=True)]
     drop_attributes(reader, "pads")
     reader.attribute.append(helper.make_attribute("pads", total))
     reader.input[0] = node.input[0]
@@ -161,7 +166,7 @@ def pad_into_window(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodePr
     return True
 
 
-@pattern("unused outputs", "MaxPool", "BatchNormalization", "Dropout")
+@pattern("unused outputs", "MaxPool")
 def unused_outputs(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProto) -> bool:
     """Second outputs that nothing reads go: no TensorRT version imports a MaxPool with indices."""
     extra = list(node.output[1:])

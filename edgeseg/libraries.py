@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -11,10 +14,22 @@ from edgeseg.errors import MissingDependencyError
 __all__ = ["require"]
 
 _PACKAGES = {"cv2": "opencv-python-headless"}
-_QUIET = {
-    # ONNX Runtime >= 1.30 writes a device identifier to the user's cache folder and sends events unless told not to.
-    "onnxruntime": ("ORT_DISABLE_TELEMETRY", "1"),
-}
+
+
+@contextlib.contextmanager
+def _without_telemetry(library: str) -> Iterator[None]:
+    """Import a library without its sending events and writing identifiers to the user's home, as two do by default."""
+    if library == "onnxruntime":
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # OpenVINO has no switch, but takes its stub where the package that sends is not there.
+    hidden = library == "openvino" and "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
 
 
 def require(library: str, purpose: str) -> Any:
@@ -27,10 +42,9 @@ def require(library: str, purpose: str) -> Any:
     Raises:
         MissingDependencyError: with the command that installs it.
     """
-    if library in _QUIET:
-        os.environ.setdefault(*_QUIET[library])
     try:
-        return import_module(library)
+        with _without_telemetry(library):
+            return import_module(library)
     except ModuleNotFoundError as error:
         if error.name != library:
             raise

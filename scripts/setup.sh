@@ -39,6 +39,7 @@ apt_install() {
 find_python() {
     local candidate
     while read -r candidate; do
+        [[ $candidate != "$VENV"/* ]] || continue
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' </dev/null >/dev/null 2>&1; then
             printf '%s\n' "$candidate"
             return

@@ -16,3 +16,12 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("real networks and frames (../shared) are not on this machine")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a cache folder of its own; compiled kernels stay in the session's."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("EDGESEG_CACHE_DIR", str(folder))
+    monkeypatch.delenv("EDGESEG_BACKEND", raising=False)
+    return folder

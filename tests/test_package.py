@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.bundles import toy_bundle
 from support.environments import base_requirements, build_wheel, make_environment, run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -134,6 +135,41 @@ class TestNumpyAlone:
     @pytest.mark.parametrize("command", ["convert", "evaluate", "run", "bench", "lint", "info", "doctor"])
     def test_help_needs_no_library(self, numpy_only: Path, command: str) -> None:
         assert f"edgeseg {command}" in run([str(numpy_only), "-I", "-m", "edgeseg", command, "--help"]).stdout
+
+    def test_loading_a_bundle_names_the_missing_engine(self, numpy_only: Path, tmp_path: Path) -> None:
+        bundle = toy_bundle(tmp_path / "toy.edgeseg").path
+        code = (
+            "import sys, edgeseg\n"
+            "try: edgeseg.load(sys.argv[1])\n"
+            "except edgeseg.EdgesegError as error: print(type(error).__name__, error)"
+        )
+        message = run([str(numpy_only), "-I", "-c", code, str(bundle)]).stdout
+        assert message.startswith("MissingDependencyError ")
+        assert "run: pip install o" in message
+
+    def test_info_reads_a_bundle(self, numpy_only: Path, tmp_path: Path) -> None:
+        bundle = toy_bundle(tmp_path / "toy.edgeseg").path
+        assert "99.50" in run([str(numpy_only), "-I", "-m", "edgeseg", "info", str(bundle)]).stdout
+
+    @pytest.mark.parametrize(
+        ("arguments", "library"),
+        [
+            (["convert", "toy.onnx", "--frames", "frames", "--preset", "unit"], "onnx"),
+            (["lint", "toy.onnx"], "onnx"),
+            (["run", "toy.edgeseg", "frame.png", "-o", "out"], "opencv-python-headless"),
+        ],
+    )
+    def test_commands_name_the_missing_library(
+        self, numpy_only: Path, tmp_path: Path, arguments: list[str], library: str
+    ) -> None:
+        toy_bundle(tmp_path / "toy.edgeseg")
+        for name in ("toy.onnx", "frame.png", "frames"):
+            (tmp_path / name).touch()
+        words = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in arguments]
+        result = run([str(numpy_only), "-I", "-m", "edgeseg", *words], code=1)
+        assert result.stderr.startswith("edgeseg: error: ")
+        assert f"is not installed; run: pip install {library}" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

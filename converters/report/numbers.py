@@ -9,6 +9,8 @@ __all__ = ["count", "decimal", "duration", "nice_step", "percent", "quantity", "
 
 ABSENT = "\u2013"
 MINUS = "\u2212"
+NBSP = "\u00a0"
+"""Keeps a number and its unit on one line."""
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
@@ -29,16 +31,16 @@ def percent(share: float, digits: int = 3) -> str:
     """A share of 0..1 in percent with significant digits; small ones keep their order of magnitude."""
     value = 100 * share
     if value == 0 or not math.isfinite(value):
-        return "0 %" if value == 0 else ABSENT
+        return f"0{NBSP}%" if value == 0 else ABSENT
     if value < 1e-6:
-        return "<0.000001 %"
+        return f"<0.000001{NBSP}%"
     if value < 1:
-        return f"{value:.{min(6, 1 - math.floor(math.log10(value)))}f} %"
+        return f"{value:.{min(6, 1 - math.floor(math.log10(value)))}f}{NBSP}%"
     rounded = float(f"{value:.{digits}g}")
     if rounded >= 100 > value:
         # 99.96 % must not become 100 %: some of it is missing.
-        return f">{100 - 10.0 ** (2 - digits):g} %"
-    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(rounded)))}f} %"
+        return f">{100 - 10.0 ** (2 - digits):g}{NBSP}%"
+    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(rounded)))}f}{NBSP}%"
 
 
 def quantity(value: float) -> str:
@@ -52,7 +54,7 @@ def quantity(value: float) -> str:
 def count(value: float, space: str = "") -> str:
     """A large number in thousands (k), millions (M) or milliards (G)."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
+        if value >= 0.9995 * factor:
             return f"{value / factor:{'.3g' if value < 999.5 * factor else '.0f'}}{space}{unit}"
     return f"{value:g}"
 

@@ -245,5 +245,6 @@ def test_training_mode_stays():
     builder = GraphBuilder()
     model = builder.model(builder.batch_norm(builder.conv("image", 3, 4), 4))
     model.graph.node[1].attribute.append(onnx.helper.make_attribute("training_mode", 1))
+    model.graph.node[1].output.extend(["running_mean", "running_variance"])
     result = fold_batch_norms(model)
     assert len(remaining_batch_norms(result)) == 1

@@ -319,3 +319,34 @@ class TestRefusals:
         half = builder.add("Cast", builder.constant(np.ones((1, 4, 1, 1), np.float16), "half"), to=TensorProto.FLOAT)
         x = builder.add("Mul", builder.conv("image", 3, 4), half)
         assert "1 tensors are 16-bit (first: half)" in refusal(builder.model(x), tmp_path)
+
+    def test_training_mode(self, tmp_path):
+        builder = GraphBuilder()
+        model = builder.model(builder.batch_norm(builder.conv("image", 3, 4), 4))
+        model.graph.node[1].attribute.append(helper.make_attribute("training_mode", 1))
+        model.graph.node[1].output.extend(["running_mean", "running_variance"])
+        message = refusal(model, tmp_path)
+        assert "BatchNormalization (batchnormalization_1) is in training mode" in message
+        assert "call model.eval()" in message
+
+    def test_messages_name_an_unnamed_node_by_its_output(self, tmp_path):
+        model = toy_network()
+        model.graph.node[0].op_type = "Convolve"
+        model.graph.node[0].name = ""
+        assert "Convolve (stem_out)" in refusal(model, tmp_path)
+
+
+def test_functions_are_inlined(tmp_path):
+    model = toy_network()
+    relu = next(n for n in model.graph.node if n.op_type == "Relu")
+    relu.op_type, relu.domain = "Rectify", "pkg.exporter"
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(
+        helper.make_function("pkg.exporter", "Rectify", ["x"], ["y"], body, [helper.make_opsetid("", 17)])
+    )
+    model.opset_import.append(helper.make_opsetid("pkg.exporter", 1))
+    network = load_network(save(model, tmp_path))
+    assert {n.domain for n in network.model.graph.node} == {""}
+    np.testing.assert_array_equal(
+        run_graph(network.model, image=image())[0], run_graph(toy_network(), image=image())[0]
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 
@@ -119,3 +121,38 @@ def report_content(**changes: object) -> ReportContent:
         "remarks": ("The ranges come from an earlier conversion of the same network with the same frames.",),
     }
     return ReportContent(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def hostile_content(text: str) -> ReportContent:
+    """The same string wherever a name, reason or version can stand."""
+    names = (f"a{text}", f"b{text}", "c")
+    labels = LabelSet(names, ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    iou: dict[str, float | None] = dict.fromkeys(names, 50.0)
+    whole = manifest(
+        labels,
+        network=Network(text, text, text, 17, text),
+        quantization=Quantization(text, (text,), (text,), (Layer(text, text, "float", 10, text), *layers(3))),
+        scores=Scores("miou", 50.0, 49.0, iou, iou, (text,), (text,)),
+        files={text: text},
+        tools={text: text},
+    )
+    entry = next(iter(table(1).entries.values()))
+    return report_content(
+        manifest=whole,
+        worst=(worst_frame(text, 3, 1, (48, 96)),),
+        table=ranges(**{text: entry}),
+        steps={text: 1.0},
+        remarks=(text,),
+    )
+
+
+def small(**changes: Any) -> ReportContent:
+    """Content with one small frame, quick to draw."""
+    return report_content(**{"worst": (worst_frame("frame_7", 19, 7, (48, 96)),), **changes})
+
+
+def scored(**changes: Any) -> Any:
+    """A manifest whose scores have some fields replaced."""
+    whole = manifest()
+    assert whole.scores is not None
+    return dataclasses.replace(whole, scores=dataclasses.replace(whole.scores, **changes))
