@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg._version import __version__
 from edgeseg.calibration.observers import Histogram
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.errors import CalibrationError, UsageError, unknown_name
@@ -134,7 +135,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
 
 
 def calibration_key(model: bytes, frames: Iterable[str], tensors: Iterable[str], method: str) -> str:
-    """SHA-256 (hexadecimal) of everything that ranges depend on.
+    """SHA-256 (hexadecimal) of everything that ranges depend on, the version of edgeseg included.
 
     Args:
         model: the float graph that is run, serialised.
@@ -142,7 +143,7 @@ def calibration_key(model: bytes, frames: Iterable[str], tensors: Iterable[str],
         tensors: names of the tensors measured; their order does not matter.
         method: the range chooser.
     """
-    content = {"schema": _SCHEMA, "frames": sorted(frames), "tensors": sorted(tensors), "method": method}
+    content = {"version": __version__, "frames": sorted(frames), "tensors": sorted(tensors), "method": method}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     digest.update(hashlib.sha256(model).digest())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper
 
 from edgeseg.converters.graph import GraphIndex, attribute

@@ -132,7 +132,7 @@ def _interpolate(logits, row_of, row_weight, column_of, column_weight, margin, r
                 most = high_of[x] if high_of[x] > high_of[x + 1] else high_of[x + 1]
                 extent = most if most > -low else -low
                 high[x] = most
-                floor[x] = (floor[x] if floor[x] > low else low) + (odd[x] + odd[x + 1])
+                floor[x] = (low if low > floor[x] else floor[x]) + (odd[x] + odd[x + 1])
                 size[x] = size[x] if size[x] > extent else extent
         mixed = 0
         start = 0

@@ -30,10 +30,17 @@ def edgeseg(capfd: pytest.CaptureFixture[str], cache: Path) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled kernels of all tests: making them takes seconds."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of this test."""
+def cache(kernels: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of this test, but for the kernels."""
     folder = tmp_path_factory.mktemp("cache")
+    (folder / "kernels").symlink_to(kernels)
     monkeypatch.setenv("EDGESEG_CACHE_DIR", str(folder))
     monkeypatch.setenv("EDGESEG_BACKEND", "onnxruntime")
     return folder

@@ -10,8 +10,10 @@ from edgeseg import fused
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _kernels() -> None:
-    fused.warm_up()
+def _kernels(pytestconfig: pytest.Config) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESEG_CACHE_DIR", str(pytestconfig.cache.mkdir("edgeseg")))
+        fused.warm_up()
 
 
 @pytest.fixture(autouse=True)

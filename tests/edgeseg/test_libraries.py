@@ -25,9 +25,7 @@ class TestRequire:
         ):
             require("cv2", "resize frames")
 
-    def test_a_broken_installation_is_not_called_missing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_broken_installation_is_not_called_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "broken_library.py").write_text("import a_part_that_is_gone")
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ModuleNotFoundError, match="a_part_that_is_gone"):

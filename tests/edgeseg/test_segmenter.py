@@ -78,7 +78,7 @@ class TestCall:
             (np.zeros((4, 4, 4), np.uint8), r"got \(4, 4, 4\) uint8; drop the alpha channel with frame\[:, :, :3\]"),
             (np.zeros((4, 4), np.uint8), r"got \(4, 4\) uint8; repeat a grey frame"),
             (np.zeros((1, 4, 4, 3), np.uint8), r"got \(1, 4, 4, 3\) uint8; give one frame at a time"),
-            (np.zeros((3, 4, 4), np.uint8), r"got \(3, 4, 4\) uint8; turn planes into pixels"),
+            (np.zeros((3, 4, 5), np.uint8), r"got \(3, 4, 5\) uint8; turn planes into pixels"),
             (np.zeros((4, 4, 3), np.float32), r"got \(4, 4, 3\) float32; convert it to 8 bits"),
             (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\) uint8"),
             ("frame.png", "frame must be .* array, but is str"),

@@ -94,7 +94,7 @@ class TestChooseBackend:
 
     def test_none_installed(self, slow: FakeBackend) -> None:
         slow.installed = False
-        with pytest.raises(MissingDependencyError, match="openvino is needed to run a bundle .* pip install openvino"):
+        with pytest.raises(MissingDependencyError, match=r"openvino is needed to run a bundle .* pip install openvino"):
             choose(slow)
 
     def test_one_that_fails_is_left_out(

@@ -40,9 +40,7 @@ def ties(channels: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 def by_onnx(logits: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
     shape = numpy_helper.from_array(np.array([1, len(logits), *size], np.int64), "sizes")
     nodes = [
-        helper.make_node(
-            "Resize", ["x", "", "", "sizes"], ["y"], mode="linear", coordinate_transformation_mode=rule
-        ),
+        helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear", coordinate_transformation_mode=rule),
         helper.make_node("ArgMax", ["y"], ["z"], axis=1, keepdims=0),
     ]
     graph = helper.make_graph(
@@ -69,7 +67,10 @@ class TestReference:
     @pytest.mark.parametrize("frame", FRAMES)
     def test_other_frames_take_the_nearest_sample_of_the_networks_map(self, frame: tuple[int, int]) -> None:
         logits = noise(6, *LOGITS)
-        full, axes = upsampling(NETWORK, NETWORK, LOGITS, "half_pixel"), upsampling(frame, NETWORK, LOGITS, "half_pixel")
+        full, axes = (
+            upsampling(NETWORK, NETWORK, LOGITS, "half_pixel"),
+            upsampling(frame, NETWORK, LOGITS, "half_pixel"),
+        )
         whole = reference_class_map(logits, full.rows, full.columns)
         rows = [int(np.floor(i * NETWORK[0] / frame[0])) for i in range(frame[0])]
         columns = [int(np.floor(i * NETWORK[1] / frame[1])) for i in range(frame[1])]
@@ -88,7 +89,7 @@ class TestReference:
         assert axis.lower.min() >= 0
         assert axis.upper.max() <= 6
         assert (np.diff(axis.lower) >= 0).all()
-        assert (0 <= axis.weight).all()
+        assert (axis.weight >= 0).all()
         assert (axis.weight < 1).all()
 
     def test_needs_a_rule_for_smaller_logits(self) -> None:
@@ -176,7 +177,8 @@ class TestCompilation:
     def test_machine_code_is_kept_in_the_cache_folder(self, cache_dir: Path) -> None:
         import numba
 
-        fused.warm_up()
+        axes = upsampling((3, 3), (3, 3), (3, 3), None)
+        fused.class_map(noise(3, 3, 3), axes)
         assert list((cache_dir / "kernels").rglob("*.nbc"))
         assert str(cache_dir) not in str(numba.config.CACHE_DIR)
 

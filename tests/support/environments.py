@@ -81,8 +81,8 @@ def make_environment(folder: Path, wheel: Path, requirements: Iterable[str]) -> 
     return python
 
 
-def run(command: list[str], *, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; AssertionError with its output when it does not end with `code`."""
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def run(command: list[str], *, code: int = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in a folder; AssertionError with its output when it does not end with `code`."""
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, cwd=folder)
     assert result.returncode == code, f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
     return result

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +38,7 @@ class TestInt8:
     @pytest.fixture
     def as_if_exact(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(module, "adds_exactly", lambda: True)
-        yield
+        return
 
     @pytest.mark.usefixtures("as_if_exact")
     def test_int8_kernels_run(self) -> None:
