@@ -143,6 +143,8 @@ class VideoWriter:
         cv2 = import_cv2()
         size = image.shape[1], image.shape[0]
         if self._writer is None:
+            # FFmpeg's own lines on stderr would stand beside the error raised here; it reads this when it first opens.
+            os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
             self._size = size
             codec = cv2.VideoWriter_fourcc(*VIDEO_CODECS[self.path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.rate, size)

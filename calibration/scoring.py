@@ -140,7 +140,8 @@ def resize_nearest(class_map: NDArray[np.uint8], height: int, width: int) -> NDA
         return class_map
     rows = np.arange(height) * class_map.shape[0] // height
     columns = np.arange(width) * class_map.shape[1] // width
-    return class_map[rows[:, None], columns[None, :]]
+    resized: NDArray[np.uint8] = class_map[rows[:, None], columns[None, :]]
+    return resized
 
 
 def _class_map(prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:

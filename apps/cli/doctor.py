@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -16,6 +15,7 @@ from edgeseg._version import __version__
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 from edgeseg.errors import MissingDependencyError
 from edgeseg.libraries import require
+from edgeseg.machine import usable_processors
 
 __all__ = ["LIBRARIES", "Library", "add_arguments", "examine", "run"]
 
@@ -176,15 +176,14 @@ def _version(library: Library) -> str | None:
 
 def _cpu() -> dict[str, Any]:
     text = _read("/proc/cpuinfo") or ""
-    fields = {}
+    fields: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
     flags = set((fields.get("flags") or fields.get("features") or "").split())
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "name": fields.get("model name") or platform.processor() or platform.machine(),
-        "cores": usable,
+        "cores": usable_processors(),
         "flags": [flag for flag in CPU_FLAGS if flag in flags],
     }
 

@@ -198,7 +198,7 @@ def _text(done: dict[str, Any]) -> str:
     skipped = f", {done['skipped']} skipped" if done["skipped"] else ""
     return (
         f"{', '.join(done['output'])}: {done['frames']} frames{skipped} in {done['seconds']:.1f} s, "
-        f"{done['fps']:.1f} frames/s end to end; network {done['infer_ms']:.1f} ms a frame on {done['backend']}"
+        f"{done['fps']:.1f} frames/s end to end on {done['backend']}"
     )
 
 
