@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeseg.backends import Engine
     from edgeseg.segmenter import NamedFrame, Segmenter
 
-__all__ = ["STAGES", "Measurement", "Percentiles", "SyntheticFrame", "measure", "synthetic_frames"]
+__all__ = ["STAGES", "FrameMaker", "Measurement", "Percentiles", "SyntheticFrame", "measure", "synthetic_frames"]
 
 STAGES = ("decode", "preprocess", "infer", "postprocess")
 

@@ -31,12 +31,13 @@ def measure(name: str, network: BenchmarkNetwork, shared: Path, count: int, fold
     options = options_for(network, shared, folder, count)
     prepared = prepare(shared / "models" / network.file, options)
     placement = plan_placement(prepared.model)
-    split = split_frames(str(shared / "data" / "camvid" / "train" / "images"), options)
+    mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
+    truth = mapping.target if mapping else prepared.labels.classes()
+    split = split_frames(str(shared / "data" / "camvid" / "train" / "images"), options, truth)
     spec = prepared.input
     feeds = ({spec.tensor: fit_frame(f.image, spec.height, spec.width)} for f in split.calibration)
     histograms = measure_ranges(prepared.model, placement.tensors, feeds)
     seen = frozenset(frame.digest for frame in split.calibration)
-    mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     with network_on_cpu(prepared, prepared.model, prepared.output) as float_network:
         known = {f.digest: float_network(f.image) for f, _ in split.scored(seen)}
         for method, choose in METHODS.items():

@@ -29,7 +29,7 @@ from edgeseg.converters.report import ReportContent, report_html, report_json
 from edgeseg.converters.split import FrameSplit, split_frames
 from edgeseg.converters.verify import Verification, check_parity, verify
 from edgeseg.errors import UsageError, unknown_name
-from edgeseg.labels import load_mapping
+from edgeseg.labels import ClassMapping, load_mapping
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.tools import tool_versions
 
@@ -80,7 +80,8 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     with steps("prepare"):
         prepared = prepare(model, options)
         placement = plan_placement(prepared.model)
-    split = split_frames(frames, options)
+    mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
+    split = split_frames(frames, options, mapping.target if mapping else prepared.labels.classes())
     with steps("check", _PARITY_FRAMES) as advance:
         _check_parity(prepared, split, advance)
     with steps("calibrate", len(split.calibration)) as advance:
@@ -89,7 +90,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         quantized, output = _quantize(prepared, placement, calibrated.table, options)
         require_clean(quantized)
     with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
-        verification = _verify(prepared, quantized, output, split, calibrated.table, options, advance)
+        verification = _verify(prepared, quantized, output, split, calibrated.table, mapping, advance)
     remarks = _remarks(verification, calibrated)
     with steps("write"):
         manifest = _manifest(prepared, output, placement, calibrated, verification, options)
@@ -131,12 +132,11 @@ def _verify(
     output: OutputSpec,
     split: FrameSplit,
     table: CalibrationTable,
-    options: ConvertOptions,
+    mapping: ClassMapping | None,
     advance: Advance,
 ) -> Verification | None:
     if split.scoring is None:
         return None
-    mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     scored = split.scored(frozenset(table.frames))
     with (
         network_on_cpu(prepared, prepared.model, prepared.output) as float_network,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from edgeseg.calibration.datasets import LabelledFrame, pair_labels
+from edgeseg.calibration.datasets import LabelledFrame, LabelledFrames, pair_labels
 from edgeseg.calibration.frames import Frame, FrameSource, frames_from
 from edgeseg.converters.options import ConvertOptions
+from edgeseg.labels import LabelSet
 
 __all__ = ["LARGEST_SCORED", "FrameSplit", "split_frames"]
 
@@ -26,12 +26,12 @@ class FrameSplit:
     Attributes:
         calibration: frames whose activations give the ranges.
         scoring: frames to score on; None where a single frame left nothing over.
-        labels: folder with a label image for each scored frame, or None.
+        labelled: the frames to score with their labels, where there are any.
     """
 
     calibration: FrameSource
     scoring: FrameSource | None
-    labels: Path | None
+    labelled: LabelledFrames | None
 
     def scored(self, calibrated: frozenset[str]) -> Iterator[tuple[Frame, LabelledFrame | None]]:
         """The frames to score with their labels, without those whose pixels calibration has seen.
@@ -39,12 +39,11 @@ class FrameSplit:
         Args:
             calibrated: digests of the calibration frames.
         """
-        if self.scoring is None:
-            return
-        if self.labels is None:
-            pairs: Iterator[tuple[Frame, LabelledFrame | None]] = ((frame, None) for frame in self.scoring)
+        pairs: Iterator[tuple[Frame, LabelledFrame | None]]
+        if self.labelled is not None:
+            pairs = ((item.frame, item) for item in self.labelled)
         else:
-            pairs = ((item.frame, item) for item in pair_labels(self.scoring, self.labels))
+            pairs = ((frame, None) for frame in self.scoring or ())
         for frame, labelled in pairs:
             if frame.digest in calibrated:
                 _log.warning("%s is left out of the score: calibration has seen the same pixels", frame.name)
@@ -52,19 +51,30 @@ class FrameSplit:
             yield frame, labelled
 
 
-def split_frames(source: str, options: ConvertOptions) -> FrameSplit:
+def split_frames(source: str, options: ConvertOptions, truth: LabelSet) -> FrameSplit:
     """Choose evenly spaced frames for calibration and others for the score.
 
     Without frames of its own, the score takes what calibration leaves, and at least a quarter of the source is kept
     back for it.
 
+    Args:
+        source: what `frames_from` takes.
+        options: count, frames to score on and labels.
+        truth: classes of the labels.
+
     Raises:
-        FrameError: when a source is missing, empty or unreadable.
+        FrameError: when a source is missing or empty.
+        LabelError: when a frame to score has no label image.
     """
     frames = frames_from(source, skip_broken=options.skip_broken)
+    scoring: FrameSource | None
     if options.score_frames is not None:
+        calibration = frames.select(options.count)
         scoring = frames_from(options.score_frames, skip_broken=options.skip_broken)
-        return FrameSplit(frames.select(options.count), scoring, options.labels)
-    calibration = frames.select(min(options.count, max(1, len(frames) * 3 // 4)))
-    left = frames.exclude(set(calibration.names)) if len(frames) > len(calibration) else None
-    return FrameSplit(calibration, left.select(LARGEST_SCORED) if left is not None else None, options.labels)
+    else:
+        calibration = frames.select(min(options.count, max(1, len(frames) * 3 // 4)))
+        left = frames.exclude(set(calibration.names))
+        scoring = left.select(LARGEST_SCORED) if len(left) else None
+    # Labels are paired before anything is computed: a missing one is found in a second, not after calibration.
+    paired = None if options.labels is None or scoring is None else pair_labels(scoring, options.labels, truth)
+    return FrameSplit(calibration, scoring, paired)

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeseg.errors import BundleError, OutputError
 from edgeseg.manifest import Manifest
 
-__all__ = ["MANIFEST", "MODEL", "Bundle", "write_bundle"]
+__all__ = ["MANIFEST", "MODEL", "Bundle", "check_place", "write_bundle"]
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"

@@ -126,7 +126,8 @@ def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sa
 
 def nearest_class_map(class_map: NDArray[np.uint8], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
     """Bring a class map (h, w) uint8 at the network's size to the frame's size; always a new array (H, W) uint8."""
-    if class_map.shape == (len(rows.nearest), len(columns.nearest)):
+    height, width = class_map.shape
+    if (height, width) == (len(rows.nearest), len(columns.nearest)):
         return class_map.copy()
     sampled: NDArray[np.uint8] = class_map.take(rows.nearest, axis=0).take(columns.nearest, axis=1)
     return sampled

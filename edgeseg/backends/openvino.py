@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.backends import LayerProfile, Target, TensorSpec
 from edgeseg.arrays import contiguous_arrays
+from edgeseg.backends import LayerProfile, Target, TensorSpec
 from edgeseg.errors import EngineError
 from edgeseg.libraries import require
 from edgeseg.machine import split_threads

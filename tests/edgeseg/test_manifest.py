@@ -99,7 +99,7 @@ class TestValues:
             Layer("c", "Gemm", "int8", 0),
         )
         quantization = Quantization("mse", (), (), layers)
-        assert (quantization.count("int8"), quantization.count("float")) == (1, 1)
+        assert (quantization.count("int8"), quantization.count("float")) == (2, 1)
         assert quantization.int8_mac_share == 0.75
         assert Quantization("mse", (), (), ()).int8_mac_share == 0
 
