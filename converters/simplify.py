@@ -19,6 +19,7 @@ from edgeseg.converters.graph import (
     with_shapes,
 )
 from edgeseg.errors import MissingDependencyError, ModelError
+from edgeseg.libraries import require
 
 __all__ = ["outputs_of", "simplify_graph"]
 
@@ -119,10 +120,7 @@ def outputs_of(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> list[ND
     Raises:
         ModelError: where ONNX Runtime refuses it.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "check a network", "pip install onnxruntime") from error
+    onnxruntime = require("onnxruntime", "check a network")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:

@@ -158,16 +158,19 @@ def check_place(folder: Path, *, force: bool) -> None:
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
-    """Rename the new bundle into place; the old one steps aside first and returns if that fails."""
+    """Rename the new bundle into place; the old one steps aside first and returns if anything stops that, Ctrl-C too."""
     if not folder.exists():
         beside.rename(folder)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.rename(aside / folder.name)
+    old = aside / folder.name
     try:
+        folder.rename(old)
         beside.rename(folder)
-    except OSError:
-        (aside / folder.name).rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        if not old.exists():
+            aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)

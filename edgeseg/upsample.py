@@ -128,6 +128,6 @@ def nearest_class_map(class_map: NDArray[np.uint8], rows: Sampling, columns: Sam
     """Bring a class map (h, w) uint8 at the network's size to the frame's size; always a new array (H, W) uint8."""
     height, width = class_map.shape
     if (height, width) == (len(rows.nearest), len(columns.nearest)):
-        return class_map.copy()
+        return np.array(class_map, np.uint8)
     sampled: NDArray[np.uint8] = class_map.take(rows.nearest, axis=0).take(columns.nearest, axis=1)
     return sampled

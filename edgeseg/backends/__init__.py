@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError, unknown_name
 
-__all__ = ["BACKENDS", "Backend", "Engine", "Target", "TensorSpec", "get_backend"]
+__all__ = ["BACKENDS", "Backend", "Engine", "LayerProfile", "Target", "TensorSpec", "get_backend"]
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ class TestRefusals:
 
     def test_unknown_label_value(self, model: Path, frames: Path, tmp_path: Path) -> None:
         labels = label_folder(tmp_path / "labels", 12, 9)
-        with pytest.raises(LabelError, match=r"frame\d\d\.png"):
+        with pytest.raises(LabelError, match=r"frame\d\d\.png has the unknown label [4-8] in"):
             convert(model, str(frames), dataclasses.replace(UNIT, labels=labels))
 
     def test_unknown_method(self, model: Path, frames: Path) -> None:

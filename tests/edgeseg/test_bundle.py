@@ -15,7 +15,7 @@ import pytest
 
 from edgeseg.bundle import MANIFEST, MODEL, Bundle, check_place, write_bundle
 from edgeseg.errors import BundleError, OutputError
-from tests.support.bundles import toy_bundle, toy_manifest
+from support.bundles import toy_bundle, toy_manifest
 
 FILES = {MODEL: b"the graph", "report/index.html": b"<html>"}
 

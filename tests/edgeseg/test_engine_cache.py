@@ -8,7 +8,7 @@ import pytest
 
 from edgeseg import engine_cache
 from edgeseg.backends import Target
-from tests.support.fake_backend import FakeBackend
+from support.fake_backend import FakeBackend
 
 TARGET = Target(threads=1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgeseg.errors import BundleError, LabelError
 from edgeseg.manifest import InputSpec, Layer, Manifest, Quantization, Scores
-from tests.support.bundles import toy_manifest
+from support.bundles import toy_manifest
 
 
 def changed(path: str, value: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 from edgeseg.backends import Backend, Target
 from edgeseg.errors import EngineError, MissingDependencyError
 from edgeseg.selection import choose_backend
-from tests.support.fake_backend import FakeBackend
+from support.fake_backend import FakeBackend
 
 TARGET = Target(threads=1)
 

@@ -14,7 +14,7 @@ from edgeseg import fused
 from edgeseg.errors import EngineError, ShapeError
 from edgeseg.manifest import Coordinates
 from edgeseg.upsample import nearest_class_map, reference_class_map, sampling, upsampling
-from tests.support.graphs import run_graph
+from support.graphs import run_graph
 
 RULES = get_args(Coordinates)
 NETWORK, LOGITS = (48, 80), (7, 11)

@@ -12,8 +12,8 @@ import pytest
 
 from edgeseg.backends import Backend, Engine, Target, TensorSpec, get_backend
 from edgeseg.errors import EngineError, ShapeError
-from tests.support.bundles import quantized_graph
-from tests.support.graphs import random_frame, run_graph
+from support.bundles import quantized_graph
+from support.graphs import random_frame, run_graph
 
 MODEL = quantized_graph()
 FRAMES = [random_frame(32, 48, seed)[None] for seed in range(4)]

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from edgeseg.bundle import MODEL, Bundle, write_bundle
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Coordinates, InputSpec, Layer, Manifest, Network, OutputSpec, Quantization, Scores
-from tests.support.graphs import GraphBuilder
+from support.graphs import GraphBuilder
 
 
 def toy_manifest(

@@ -12,14 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.backends import Target
 from edgeseg.backends.onnxruntime import ONNXRuntimeBackend
-from tests.support.backend_tester import BackendTester
+from support.backend_tester import BackendTester
 
 
 class TestONNXRuntime(BackendTester):
     backend = "onnxruntime"
 
     def test_gives_the_graph_itself_as_its_compiled_form(self) -> None:
-        from tests.support.backend_tester import MODEL
+        from support.backend_tester import MODEL
 
         assert ONNXRuntimeBackend().compile(MODEL, Target(threads=1)) == MODEL
 

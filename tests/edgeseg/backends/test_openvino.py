@@ -11,8 +11,8 @@ from edgeseg.backends import LayerProfile, Target
 from edgeseg.backends import openvino as module
 from edgeseg.backends.openvino import OpenVINOBackend, adds_exactly
 from edgeseg.errors import EngineError
-from tests.support.backend_tester import FRAMES, MODEL, BackendTester, reference
-from tests.support.bundles import quantized_graph
+from support.backend_tester import FRAMES, MODEL, BackendTester, reference
+from support.bundles import quantized_graph
 
 PROFILED = Target(threads=1, profiling=True)
 
