@@ -24,7 +24,7 @@ ZERO_AMAX = 1.0
 
 SMALLEST_AMAX = LEVELS * 1e-8
 """Floor of every amax. A tensor below it is dead: trained networks hold branches whose values never pass 1e-11, and a
-scale of that size is lost in FP16 and refused by the linter, while a scale of 1e-8 keeps the branch as silent as it was.
+scale of that size is lost in FP16 and refused by the linter, while one of 1e-8 keeps the branch as silent as it was.
 """
 
 _SEARCH_RATIO = 1.02

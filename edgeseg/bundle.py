@@ -158,7 +158,7 @@ def check_place(folder: Path, *, force: bool) -> None:
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
-    """Rename the new bundle into place; the old one steps aside first and returns if anything stops that, Ctrl-C too."""
+    """Rename the new bundle into place; the old one steps aside and returns if anything stops that, Ctrl-C too."""
     if not folder.exists():
         beside.rename(folder)
         return

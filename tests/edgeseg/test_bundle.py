@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.bundles import toy_bundle, toy_manifest
 
 from edgeseg.bundle import MANIFEST, MODEL, Bundle, check_place, write_bundle
 from edgeseg.errors import BundleError, OutputError
-from support.bundles import toy_bundle, toy_manifest
 
 FILES = {MODEL: b"the graph", "report/index.html": b"<html>"}
 

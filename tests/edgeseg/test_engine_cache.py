@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.fake_backend import FakeBackend
 
 from edgeseg import engine_cache
 from edgeseg.backends import Target
-from support.fake_backend import FakeBackend
 
 TARGET = Target(threads=1)
 

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from support.bundles import toy_manifest
 
 from edgeseg.errors import BundleError, LabelError
 from edgeseg.manifest import InputSpec, Layer, Manifest, Quantization, Scores
-from support.bundles import toy_manifest
 
 
 def changed(path: str, value: Any) -> str:

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.bundles import quantized_bundle, toy_bundle, toy_manifest
+from support.fake_backend import FakeBackend
+from support.graphs import random_frame, run_graph
 
 import edgeseg
 from edgeseg.backends import Target
 from edgeseg.errors import BundleError, EngineError, ShapeError, UsageError
 from edgeseg.segmenter import Segmenter
 from edgeseg.upsample import reference_class_map, upsampling
-from support.bundles import quantized_bundle, toy_bundle, toy_manifest
-from support.fake_backend import FakeBackend
-from support.graphs import random_frame, run_graph
 
 HEIGHT, WIDTH = 8, 12
 

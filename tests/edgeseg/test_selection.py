@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from support.fake_backend import FakeBackend
 
 from edgeseg.backends import Backend, Target
 from edgeseg.errors import EngineError, MissingDependencyError
 from edgeseg.selection import choose_backend
-from support.fake_backend import FakeBackend
 
 TARGET = Target(threads=1)
 

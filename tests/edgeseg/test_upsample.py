@@ -9,12 +9,12 @@ from typing import get_args
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.graphs import run_graph
 
 from edgeseg import fused
 from edgeseg.errors import EngineError, ShapeError
 from edgeseg.manifest import Coordinates
 from edgeseg.upsample import nearest_class_map, reference_class_map, sampling, upsampling
-from support.graphs import run_graph
 
 RULES = get_args(Coordinates)
 NETWORK, LOGITS = (48, 80), (7, 11)

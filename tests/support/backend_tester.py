@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from support.bundles import quantized_graph
+from support.graphs import random_frame, run_graph
 
 from edgeseg.backends import Backend, Engine, Target, TensorSpec, get_backend
 from edgeseg.errors import EngineError, ShapeError
-from support.bundles import quantized_graph
-from support.graphs import random_frame, run_graph
 
 MODEL = quantized_graph()
 FRAMES = [random_frame(32, 48, seed)[None] for seed in range(4)]

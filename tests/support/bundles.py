@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from support.graphs import GraphBuilder
 
 from edgeseg.bundle import MODEL, Bundle, write_bundle
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Coordinates, InputSpec, Layer, Manifest, Network, OutputSpec, Quantization, Scores
-from support.graphs import GraphBuilder
 
 
 def toy_manifest(

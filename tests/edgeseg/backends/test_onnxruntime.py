@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.backend_tester import BackendTester
 
 from edgeseg.backends import Target
 from edgeseg.backends.onnxruntime import ONNXRuntimeBackend
-from support.backend_tester import BackendTester
 
 
 class TestONNXRuntime(BackendTester):

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.backend_tester import FRAMES, MODEL, BackendTester, reference
+from support.bundles import quantized_graph
 
 from edgeseg.backends import LayerProfile, Target
 from edgeseg.backends import openvino as module
 from edgeseg.backends.openvino import OpenVINOBackend, adds_exactly
 from edgeseg.errors import EngineError
-from support.backend_tester import FRAMES, MODEL, BackendTester, reference
-from support.bundles import quantized_graph
 
 PROFILED = Target(threads=1, profiling=True)
 
