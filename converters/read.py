@@ -15,7 +15,7 @@ from edgeseg.converters.graph import GraphIndex, attribute
 from edgeseg.converters.opset import opset_of
 from edgeseg.errors import ModelError, UnsupportedModelError
 
-__all__ = ["check_operators", "read_model"]
+__all__ = ["check_operators", "read_graph", "read_model"]
 
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _QUANTIZED = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"))
@@ -29,12 +29,11 @@ _WITHOUT_KERNEL = ("DeformConv", "MaxUnpool")
 _UNSUPPORTED = frozenset(_RECURRENT + _CONTROL + _SEQUENCES + _RANDOM + _DATA_DEPENDENT + _WITHOUT_KERNEL)
 
 
-def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
-    """A valid ONNX model with all weights, and the SHA-256 of its file and of its external data files after it.
+def read_graph(path: Path) -> tuple[onnx.ModelProto, bytes]:
+    """An ONNX model as its file holds it, without external data, and the file's content.
 
     Raises:
-        ModelError: for a file that is missing, truncated, not valid ONNX, or whose external data is missing.
-        UnsupportedModelError: for operators that ONNX does not have.
+        ModelError: for a file that is missing, truncated or no ONNX network.
     """
     try:
         content = path.read_bytes()
@@ -49,6 +48,17 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"expected an ONNX file, but {path} holds no graph ({len(content)} bytes); export it again")
+    return model, content
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
+    """A valid ONNX model with all weights, and the SHA-256 of its file and of its external data files after it.
+
+    Raises:
+        ModelError: for a file that is missing, truncated, not valid ONNX, or whose external data is missing.
+        UnsupportedModelError: for operators that ONNX does not have.
+    """
+    model, content = read_graph(path)
     digest = hashlib.sha256(content)
     _read_external_data(model, path, digest.update)
     try:

@@ -11,9 +11,19 @@ from typing import Any
 
 from edgeseg.errors import MissingDependencyError
 
-__all__ = ["require"]
+__all__ = ["missing_dependency", "require"]
 
-_PACKAGES = {"cv2": "opencv-python-headless"}
+_PACKAGES = {
+    "cv2": "opencv-python-headless",
+    "google": "protobuf",
+    "numba": "numba",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxsim": "onnxsim",
+    "openvino": "openvino",
+    "rich": "rich",
+}
+"""Distribution by module of what `pip install edgeseg` brings."""
 
 
 @contextlib.contextmanager
@@ -50,3 +60,14 @@ def require(library: str, purpose: str) -> Any:
             raise
         cure = f"pip install {_PACKAGES.get(library, library)}"
         raise MissingDependencyError(library, purpose, cure) from error
+
+
+def missing_dependency(error: ModuleNotFoundError) -> MissingDependencyError | None:
+    """The error that names the cure, for a module of the base installation; None for any other module.
+
+    For programs that import the converters, whose files import onnx as they are read.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name not in _PACKAGES:
+        return None
+    return MissingDependencyError(name, "run this command", f"pip install {_PACKAGES[name]}")

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from edgeseg._version import __version__
 from edgeseg.errors import EdgesegError
+from edgeseg.libraries import missing_dependency
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -67,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgesegError as error:
         print(f"edgeseg: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = missing_dependency(error)
+        if missing is None:
+            raise
+        print(f"edgeseg: error: {missing}", file=sys.stderr)
+        return missing.exit_code
     except KeyboardInterrupt:
         print("edgeseg: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 from edgeseg.bundle import Bundle
-from edgeseg.errors import MissingDependencyError, ModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -79,7 +78,9 @@ def describe_network(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: for a file that is missing or no ONNX network.
     """
-    model = _read_network(path)
+    from edgeseg.converters.read import read_graph
+
+    model, _ = read_graph(path)
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     operators = Counter(node.op_type for node in graph.node)
@@ -97,23 +98,6 @@ def describe_network(path: Path) -> dict[str, Any]:
         "quantize_nodes": operators["QuantizeLinear"],
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
     }
-
-
-def _read_network(path: Path) -> onnx.ModelProto:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "read a network", "pip install onnx") from error
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise ModelError(f"{path} is no ONNX file, or it is truncated: {error}") from error
-    if not model.graph.node:
-        raise ModelError(f"{path} is no ONNX file, or its graph is empty")
-    return model
 
 
 def _tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:

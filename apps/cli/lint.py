@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
-from edgeseg.bundle import Bundle
-from edgeseg.errors import MissingDependencyError, ModelError
+from edgeseg.bundle import MODEL, Bundle
+from edgeseg.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -61,22 +61,14 @@ def read_network(path: Path) -> onnx.ModelProto:
         ModelError: for a file that is missing or no ONNX network, or whose external data is missing.
         BundleError: for a folder that is no bundle, or a broken one.
     """
+    import onnx
+
+    from edgeseg.converters.read import read_graph
+
+    file = Bundle.open(path).path / MODEL if path.is_dir() else path
+    model, _ = read_graph(file)
     try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "read a network", "pip install onnx") from error
-    try:
-        content = Bundle.open(path).read_model() if path.is_dir() else path.read_bytes()
-        model = onnx.load_model_from_string(content)
-    except OSError as error:
-        raise ModelError(f"expected an ONNX file or a bundle, but {path} cannot be read: {error.strerror}") from error
-    except DecodeError as error:
-        raise ModelError(f"expected an ONNX file, but {path} is none or is truncated; export it again") from error
-    if not model.graph.node:
-        raise ModelError(f"expected an ONNX file, but {path} holds no graph ({len(content)} bytes); export it again")
-    try:
-        onnx.load_external_data_for_model(model, str(path if path.is_dir() else path.parent))
+        onnx.load_external_data_for_model(model, str(file.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(
             f"{path} keeps weights in another file that cannot be read ({error}); copy that file beside it"

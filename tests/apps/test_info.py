@@ -69,12 +69,12 @@ class TestNetwork:
     def test_what_is_no_network(self, edgeseg: Run, tmp_path: Path) -> None:
         (tmp_path / "a.onnx").write_bytes(b"\x07\x07\x07 no protobuf")
         (tmp_path / "empty.onnx").write_bytes(b"")
-        for name in ("a.onnx", "empty.onnx"):
+        for name, reason in (("a.onnx", "is none or is truncated (15 bytes)"), ("empty.onnx", "holds no graph (0 bytes)")):
             code, _, err = edgeseg("info", tmp_path / name)
             assert code == 1
-            assert f"{name} is no ONNX file" in err
+            assert f"{name} {reason}" in err
 
     def test_a_missing_file(self, edgeseg: Run, tmp_path: Path) -> None:
         code, _, err = edgeseg("info", tmp_path / "a.onnx")
         assert code == 1
-        assert "a.onnx: No such file or directory" in err
+        assert "a.onnx cannot be read: No such file or directory" in err
