@@ -1,8 +1,9 @@
 """Network time on this CPU: the bundle's graph in each engine against ONNX Runtime FP32 on the network as given.
 
-    python benchmarks/engines.py [--network espnet] [--rounds 15] [--profile]
+    python benchmarks/engines.py [--network espnet] [--rounds 7] [--profile]
 
-One frame at a time on prepared arrays, all engines in turn in every round, medians and ratios from the one run. With
+One frame at a time on prepared arrays; in every round each engine in turn runs a few frames after a pause and one frame
+to warm up; medians and ratios from the one run. With
 --profile the time of the OpenVINO engines by kind of kernel.
 """
 
@@ -28,6 +29,8 @@ from edgeseg.converters.prepare import prepare
 from edgeseg.frame import fit_frame
 from edgeseg.libraries import require
 
+BLOCK = 4
+PAUSE = 0.15
 BASELINE = "onnxruntime FP32, network as given"
 
 
@@ -69,11 +72,14 @@ def measure(name: str, network: BenchmarkNetwork, arguments: argparse.Namespace,
     for label, loaded in engines.items():
         calls[label] = lambda loaded=loaded: loaded.infer([frame])
     times: dict[str, list[float]] = {label: [] for label in calls}
-    for turn in range(arguments.rounds + 2):
+    for _ in range(arguments.rounds):
         for label, call in calls.items():
-            start = time.perf_counter()
+            # An engine's waiting threads spin for a while after a run and would slow down the next engine.
+            time.sleep(PAUSE)
             call()
-            if turn >= 2:
+            for _ in range(BLOCK):
+                start = time.perf_counter()
+                call()
                 times[label].append(1e3 * (time.perf_counter() - start))
     base = statistics.median(times[BASELINE])
     for label, values in times.items():
@@ -96,7 +102,7 @@ def print_profile(name: str, label: str, loaded: Engine) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_shared_argument(parser)
-    parser.add_argument("--rounds", type=int, default=15, help="default 15")
+    parser.add_argument("--rounds", type=int, default=7, help="default 7")
     parser.add_argument("--profile", action="store_true", help="time by kind of kernel; slows the engines a little")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeseg.calibration.observers import SAMPLE, Histogram, HistogramObserver
+from edgeseg.calibration.probes import Probe, add_probes
 from edgeseg.errors import CalibrationError, ShapeError
 from edgeseg.libraries import require
 
@@ -32,8 +34,9 @@ def measure_ranges(
 ) -> dict[str, Histogram]:
     """Histograms of tensors of a float network over frames.
 
-    Every frame is run once, by OpenVINO in float32, with the tensors as further outputs; they are counted and dropped
-    before the next frame, so memory does not grow with the number of frames. The same frames give the same histograms.
+    Every frame is run once, by OpenVINO in float32. What it gives of the tensors (see `add_probes`) is counted and
+    dropped before the next frame, so memory does not grow with the number of frames. The same frames give the same
+    histograms, in any order.
 
     Args:
         model: the float graph, with fixed shapes.
@@ -42,7 +45,8 @@ def measure_ranges(
         progress: called after each frame with the number of frames just done, 1.
         frame_names: names of the frames in order, for messages.
         threads: CPU threads; None for all that this process may use.
-        sample: see `HistogramObserver`.
+        sample: values of a tensor of one frame that are counted at most; None for all. Its minimum and maximum always
+            see every value.
 
     Returns:
         A histogram by tensor name, in the order of `tensors`.
@@ -56,14 +60,15 @@ def measure_ranges(
     _check_tensors(model.graph, tensors)
     inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
     workers = threads or len(os.sched_getaffinity(0))
-    forward = _Forward(model, [name for name in dict.fromkeys(tensors) if name not in inputs], workers)
+    probed, probes = add_probes(model, [name for name in tensors if name not in inputs], sample)
+    probes += [Probe(name, name) for name in dict.fromkeys(tensors) if name in inputs]
+    forward = _Forward(probed, [name for probe in probes for name in probe.outputs if name not in inputs], workers)
     observers = {name: HistogramObserver(sample=sample) for name in tensors}
     done = 0
     with ThreadPoolExecutor(workers, "observer") as pool:
         for feed in feeds:
             where = frame_names[done] if done < len(frame_names) else f"number {done + 1}"
-            arrays = {**feed, **forward(feed, where)}
-            _observe(pool, observers, arrays, where)
+            _observe(pool, observers, probes, {**feed, **forward(feed, where)}, where)
             done += 1
             if progress is not None:
                 progress(1)
@@ -83,11 +88,15 @@ def _check_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> None:
 
 
 def _observe(
-    pool: ThreadPoolExecutor, observers: dict[str, HistogramObserver], arrays: dict[str, NDArray[Any]], where: str
+    pool: ThreadPoolExecutor,
+    observers: dict[str, HistogramObserver],
+    probes: Sequence[Probe],
+    arrays: Feed,
+    where: str,
 ) -> None:
     """Show each observer its tensor, the largest first, and wait for all: the engine overwrites the arrays next."""
-    order = sorted(observers, key=lambda name: -arrays[name].size)
-    pending = {name: pool.submit(observers[name].add, arrays[name]) for name in order}
+    order = sorted(probes, key=lambda probe: -arrays[probe.values].size)
+    pending = {probe.tensor: pool.submit(_show, observers[probe.tensor], probe, arrays) for probe in order}
     for name in observers:
         try:
             pending[name].result()
@@ -97,8 +106,18 @@ def _observe(
             ) from error
 
 
+def _show(observer: HistogramObserver, probe: Probe, arrays: Feed) -> None:
+    values = arrays[probe.values]
+    if probe.summary is None:
+        observer.add(values)
+        return
+    names = (probe.summary.smallest, probe.summary.largest, probe.summary.total)
+    smallest, largest, total = (float(arrays[name]) for name in names)
+    observer.add_sample(values, smallest, math.nan if math.isnan(total) else largest, probe.summary.elements)
+
+
 class _Forward:
-    """The float network with extra outputs; the arrays returned are overwritten by the next call."""
+    """The float network; the arrays returned are overwritten by the next call."""
 
     def __init__(self, model: onnx.ModelProto, names: list[str], threads: int) -> None:
         openvino = require("openvino", "measure ranges")
@@ -111,22 +130,21 @@ class _Forward:
         try:
             core = openvino.Core()
             graph = core.read_model(model.SerializeToString())
-            present = {alias for output in graph.outputs for alias in output.get_names()}
-            missing = [name for name in names if name not in present]
-            if missing:
-                graph.add_outputs(missing)
             compiled = core.compile_model(graph, "CPU", options)
         except RuntimeError as error:
             raise CalibrationError(f"OpenVINO cannot take the float network: {_reason(error)}") from error
         self._request = compiled.create_infer_request()
-        self._shapes = {port.get_any_name(): tuple(port.shape) for port in compiled.inputs}
+        self._specs = {
+            port.get_any_name(): (tuple(port.shape), np.dtype(port.element_type.to_dtype()).name)
+            for port in compiled.inputs
+        }
         aliases = {alias: port for port in compiled.outputs for alias in port.get_names()}
         self._ports = {name: aliases[name] for name in names}
 
     def __call__(self, feed: Feed, where: str) -> dict[str, NDArray[Any]]:
-        shapes = {name: array.shape for name, array in feed.items()}
-        if shapes != self._shapes:
-            raise ShapeError(f"frame {where} must give the network {self._shapes}, but gives {shapes}")
+        specs = {name: (array.shape, array.dtype.name) for name, array in feed.items()}
+        if specs != self._specs:
+            raise ShapeError(f"frame {where} must give the network {self._specs}, but gives {specs}")
         try:
             self._request.infer(feed, share_inputs=True)
         except RuntimeError as error:

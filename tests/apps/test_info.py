@@ -69,7 +69,8 @@ class TestNetwork:
     def test_what_is_no_network(self, edgeseg: Run, tmp_path: Path) -> None:
         (tmp_path / "a.onnx").write_bytes(b"\x07\x07\x07 no protobuf")
         (tmp_path / "empty.onnx").write_bytes(b"")
-        for name, reason in (("a.onnx", "is none or is truncated (15 bytes)"), ("empty.onnx", "holds no graph (0 bytes)")):
+        reasons = {"a.onnx": "is none or is truncated (15 bytes)", "empty.onnx": "holds no graph (0 bytes)"}
+        for name, reason in reasons.items():
             code, _, err = edgeseg("info", tmp_path / name)
             assert code == 1
             assert f"{name} {reason}" in err

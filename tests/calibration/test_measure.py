@@ -111,7 +111,7 @@ def test_non_finite_values_name_tensor_and_frame() -> None:
     model = toy_network()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.float32(3e38), "two"))
     given = [{"frame": np.zeros((1, 4, 6, 3), np.uint8)}, *feeds(1)]
-    with pytest.raises(CalibrationError, match=r"tensor scaled of frame b\.png: \d+ of 72 values are NaN or infinite"):
+    with pytest.raises(CalibrationError, match=r"tensor scaled of frame b\.png: values are NaN or infinite"):
         measure_ranges(model, ["scaled"], given, frame_names=["a.png", "b.png"])
     with pytest.raises(CalibrationError, match="tensor scaled of frame number 2"):
         measure_ranges(model, ["scaled"], given)
@@ -128,11 +128,16 @@ def test_unknown_tensors() -> None:
 
 
 @pytest.mark.parametrize(
-    "feed", [{"image": np.zeros((1, 4, 6, 3), np.uint8)}, {"frame": np.zeros((1, 5, 6, 3), np.uint8)}]
+    "feed",
+    [
+        {"image": np.zeros((1, 4, 6, 3), np.uint8)},
+        {"frame": np.zeros((1, 5, 6, 3), np.uint8)},
+        {"frame": np.zeros((1, 4, 6, 3), np.float32)},
+    ],
 )
 def test_frames_that_do_not_fit(feed: dict[str, NDArray[Any]]) -> None:
     with pytest.raises(
-        ShapeError, match=r"frame number 1 must give the network \{'frame': \(1, 4, 6, 3\)\}, but gives"
+        ShapeError, match=r"frame number 1 must give the network \{'frame': \(\(1, 4, 6, 3\), 'uint8'\)\}, but gives"
     ):
         measure_ranges(toy_network(), TENSORS, [feed])
 
@@ -164,7 +169,33 @@ def test_an_interrupt_ends_the_pass_and_leaves_no_thread() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("observer")]
 
 
-def test_large_tensors_are_sampled() -> None:
-    histograms = measure_ranges(toy_network(), ["scaled"], feeds(2), sample=10)
-    assert histograms["scaled"].counts.sum() <= 20
-    assert histograms["scaled"].elements == 144
+class TestSampling:
+    def test_extremes_see_every_value_and_the_histogram_a_grid(self) -> None:
+        given = feeds(2)
+        histogram = measure_ranges(toy_network(), ["scaled"], given, sample=10)["scaled"]
+        values = np.concatenate([feed["frame"] for feed in given]).astype(np.float32) * 2
+        assert (histogram.minimum, histogram.maximum) == (values.min(), values.max())
+        assert histogram.elements == 144
+        grid = values.transpose(0, 3, 1, 2)[:, :, 1::3, 1::3]
+        edges = np.arange(histogram.counts.size + 1) * histogram.width
+        assert np.array_equal(histogram.counts, np.histogram(grid, edges)[0])
+
+    def test_inputs_of_the_graph_too(self) -> None:
+        histogram = measure_ranges(toy_network(), ["frame"], feeds(2), sample=10)["frame"]
+        assert histogram.elements == 144
+        assert histogram.counts.sum() <= 20
+
+    @pytest.mark.parametrize(("strange", "pixel"), [("NaN", 0), ("infinity", 1)])
+    def test_a_single_non_finite_value_off_the_grid_is_found(self, strange: str, pixel: int) -> None:
+        """sqrt(pixel - 1) is NaN for pixel 0; 1 / (pixel - 1) is infinite for pixel 1."""
+        model = toy_network()
+        shift = helper.make_node("Sub", ["planar", "one"], ["lowered"])
+        operator = "Sqrt" if strange == "NaN" else "Reciprocal"
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+        model.graph.node.extend([shift, helper.make_node(operator, ["lowered"], ["strange"])])
+        model.graph.output.append(helper.make_tensor_value_info("strange", TensorProto.FLOAT, [1, 3, 4, 6]))
+        frame = np.full((1, 4, 6, 3), 50, np.uint8)
+        assert measure_ranges(model, ["strange"], [{"frame": frame}], sample=10)["strange"].maximum < 8
+        frame[0, 0, 0, 0] = pixel
+        with pytest.raises(CalibrationError, match="tensor strange of frame number 1: values are NaN or infinite"):
+            measure_ranges(model, ["strange"], [{"frame": frame}], sample=10)

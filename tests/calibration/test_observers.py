@@ -82,7 +82,7 @@ def test_non_finite_values_are_refused_and_not_counted(strange: float) -> None:
     observer.add(np.ones(10, np.float32))
     values = np.full(100, 5, np.float32)
     values[[3, 50]] = strange
-    with pytest.raises(CalibrationError, match="2 of 100 values are NaN or infinite"):
+    with pytest.raises(CalibrationError, match=r"values are NaN or infinite \(minimum .*, maximum .*\)"):
         observer.add(values)
     assert observer.histogram().elements == 10
     assert observer.histogram().maximum == 1
