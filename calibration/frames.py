@@ -161,6 +161,13 @@ def frames_from(spec: str | Path, *, skip_broken: bool = False) -> FrameSource:
         FrameError: for a spec that is missing, empty, unreadable, or no kind of frame source. Broken images and videos
             that end early raise when they are read.
     """
+    try:
+        return _frames_from(spec, skip_broken)
+    except OSError as error:  # of a folder on the way that may not be entered, or a name that is too long
+        raise FrameError(f"cannot read the frames {spec}: {error.strerror}; check the path and permissions") from error
+
+
+def _frames_from(spec: str | Path, skip_broken: bool) -> FrameSource:
     from edgeseg.calibration.video import VIDEO_SUFFIXES, open_video
 
     path = Path(spec)

@@ -20,7 +20,9 @@ BINS = 16384
 SAMPLE = 65536
 """Values of one tensor of one frame that go into its histogram; minimum and maximum always see every value.
 
-On ESPNet with 64 frames the least-squared-error ranges differ by 0.7 % (median) from those of all values."""
+Measured on ESPNet (64 frames) and ESPNetv2 s2.0 (32 frames): ranges chosen by least squared error from such a sample
+have at most 2.2 % (median 0.05 %) more squared error over all values than ranges chosen from all of them.
+"""
 
 # Powers of two beyond which a bin's width or its reciprocal would leave the normal float32 numbers.
 _LOWEST_EXPONENT = -100
@@ -148,8 +150,9 @@ class HistogramObserver:
 def sample_stride(shape: tuple[int, ...], sample: int | None) -> int:
     """Stride through a flattened tensor that reads at most `sample` values.
 
-    It has no divisor in common with any dimension, so that over a plane it visits every row and every column and never
-    locks onto one of them; and it depends on nothing but the shape, so that a second pass reads the same values.
+    It has no divisor in common with any dimension, so that it visits every row, column and channel alike: a grid of
+    rows and columns would always miss some, such as the first row, where the zeros of padding make outliers. It depends
+    on nothing but the shape, so that a second pass reads the same values.
 
     Args:
         shape: of the tensor.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.calibration.frames import FrameSource
+from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.measure import measure_ranges
 from edgeseg.calibration.table import CalibrationTable, calibration_key, choose_ranges
 from edgeseg.converters.place import Placement
 from edgeseg.converters.prepare import Prepared
+from edgeseg.engine_cache import write_atomically
 from edgeseg.environment import read_environment
 from edgeseg.errors import CalibrationError, FrameError
 from edgeseg.frame import fit_frame
+from edgeseg.manifest import InputSpec
 
-__all__ = ["SMALLEST_SHARE", "Calibrated", "calibrate"]
+__all__ = ["SMALLEST_SHARE", "Calibrated", "calibrate", "check_frame_size"]
 
 SMALLEST_SHARE = 4
 """A frame may be this many times smaller than the network's input, in each direction."""
@@ -76,6 +76,20 @@ def calibrate(
     return Calibrated(table, names, reused=False)
 
 
+def check_frame_size(frame: Frame, spec: InputSpec) -> None:
+    """Refuse a frame that is much smaller than the network's input.
+
+    Raises:
+        FrameError: with both sizes.
+    """
+    rows, columns = frame.image.shape[:2]
+    if rows * SMALLEST_SHARE < spec.height or columns * SMALLEST_SHARE < spec.width:
+        raise FrameError(
+            f"frame {frame.name} is {rows}x{columns}, but the network takes {spec.height}x{spec.width}; frames of less "
+            "than a quarter of its height or width do not show it what a camera will: give larger ones"
+        )
+
+
 def _units(progress: Callable[[int], None]) -> Callable[[int], None]:
     """`measure_ranges` tells the number of frames done; a step wants the number just done."""
     return lambda done: progress(1)
@@ -86,12 +100,8 @@ def _digests(prepared: Prepared, frames: FrameSource) -> tuple[tuple[str, ...], 
     smaller = 0
     height, width = prepared.input.height, prepared.input.width
     for frame in frames:
+        check_frame_size(frame, prepared.input)
         rows, columns = frame.image.shape[:2]
-        if rows * SMALLEST_SHARE < height or columns * SMALLEST_SHARE < width:
-            raise FrameError(
-                f"frame {frame.name} is {rows}x{columns}, but the network takes {height}x{width}; frames of less than "
-                "a quarter of its height or width do not show it what a camera will: give larger ones"
-            )
         smaller += rows < height or columns < width
         digests.append(frame.digest)
         names.append(frame.name)
@@ -123,10 +133,6 @@ def _stored(path: Path, key: str) -> CalibrationTable | None:
 def _store(path: Path, table: CalibrationTable) -> None:
     """Keep a table for the next conversion; a cache that cannot be written costs time, not the result."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=".", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(table.to_json())
-        os.replace(beside, path)
+        write_atomically(path, table.to_json().encode())
     except OSError as error:
         _log.warning("the calibration could not be kept in %s: %s", path.parent, error)

@@ -19,7 +19,7 @@ from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.calibration.table import CalibrationTable
-from edgeseg.converters.calibrate import Calibrated, calibrate
+from edgeseg.converters.calibrate import Calibrated, calibrate, check_frame_size
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.network import as_given, network_on_cpu
 from edgeseg.converters.options import ConvertOptions, ConvertResult
@@ -28,7 +28,7 @@ from edgeseg.converters.prepare import Prepared, finish, prepare
 from edgeseg.converters.report import ReportContent, report_html, report_json
 from edgeseg.converters.split import FrameSplit, split_frames
 from edgeseg.converters.verify import Verification, check_parity, verify
-from edgeseg.errors import UsageError, unknown_name
+from edgeseg.errors import ModelError, UsageError, unknown_name
 from edgeseg.labels import ClassMapping, load_mapping
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.tools import tool_versions
@@ -74,7 +74,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     """
     if options.method not in METHODS:
         raise UsageError(unknown_name("method", options.method, METHODS))
-    folder = options.output or Path(model).with_suffix(".edgeseg")
+    folder = options.output or _place_beside(Path(model))
     check_place(folder, force=options.force)
     steps = _Steps(progress or SilentProgress())
     with steps("prepare"):
@@ -106,9 +106,20 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     return ConvertResult(bundle, len(calibrated.names), calibrated.reused, steps.seconds, peak_rss_mb(), remarks)
 
 
+def _place_beside(model: Path) -> Path:
+    if not model.name:
+        raise ModelError(f"expected an ONNX file, but got {str(model)!r}; give the path of a network such as model.onnx")
+    return model.with_suffix(".edgeseg")
+
+
 def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> None:
+    few = list(split.calibration.select(_PARITY_FRAMES))
+    # Before the networks are opened: at a size typed wrongly they take more memory than there is.
+    for frame in few:
+        check_frame_size(frame, prepared.input)
+
     def frames() -> Iterator[Frame]:
-        for frame in split.calibration.select(_PARITY_FRAMES):
+        for frame in few:
             yield frame
             advance(1)
 

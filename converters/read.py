@@ -68,7 +68,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         _check_known_operators(model)
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        reason = next(line for line in str(error).splitlines() if line.strip())
+        reason = " ".join(str(error).split("==> Context")[0].split()).rstrip(".")
         raise ModelError(f"{path.name} is not valid ONNX: {reason}; export it again") from error
     return model, digest.hexdigest()
 
@@ -86,7 +86,12 @@ def _read_external_data(model: onnx.ModelProto, path: Path, feed: Callable[[byte
     for tensor in _tensors(model):
         if external_data_helper.uses_external_data(tensor):
             entries = {e.key: e.value for e in tensor.external_data}
-            end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+            try:
+                end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+            except ValueError as error:
+                raise ModelError(
+                    f"{path.name} does not say where the weights {tensor.name} are kept ({error}); export it again"
+                ) from error
             location = entries.get("location", "")
             wanted[location] = max(wanted.get(location, 0), end)
     for location, length in sorted(wanted.items()):

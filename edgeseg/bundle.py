@@ -45,7 +45,16 @@ class Bundle:
             BundleError: for a folder that is missing, foreign, truncated, changed, newer than this edgeseg, or that
                 names a file outside itself.
         """
-        folder = Path(path)
+        try:
+            return cls._open(Path(path), verify)
+        except OSError as error:
+            raise BundleError(
+                f"cannot read the bundle {path}: {error.strerror or error} ({error.filename}); check its permissions "
+                "or copy it again"
+            ) from error
+
+    @classmethod
+    def _open(cls, folder: Path, verify: bool) -> Bundle:
         if not folder.exists():
             raise BundleError(f"there is no bundle at {folder}; make one with: edgeseg convert MODEL.onnx --frames DIR")
         if not folder.is_dir() or not (folder / MANIFEST).is_file():
@@ -64,7 +73,10 @@ class Bundle:
 
     def read_model(self) -> bytes:
         """The canonical graph, a serialised ONNX model; its digest is checked again, since files can change."""
-        content = (self.path / MODEL).read_bytes()
+        try:
+            content = (self.path / MODEL).read_bytes()
+        except OSError as error:
+            raise BundleError(f"cannot read {self.path / MODEL}: {error.strerror}; copy the bundle again") from error
         if hashlib.sha256(content).hexdigest() != self.manifest.files[MODEL]:
             raise BundleError(f"{self.path / MODEL} changed since the bundle was opened; convert the network again")
         return content
@@ -76,13 +88,17 @@ def _read_manifest(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"cannot read {path}: {error}") from error
+        raise BundleError(f"cannot read {path}: {error}; check its permissions or copy the bundle again") from error
 
 
 def _inside(folder: Path, name: str) -> Path:
     """The path of a file named by a manifest, which must stand directly or deeper in the folder."""
     file = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or folder.resolve() not in file.resolve().parents:
+    try:
+        inside = folder.resolve() in file.resolve().parents
+    except (ValueError, RuntimeError) as error:  # no name that a file can have; a loop of links
+        raise BundleError(f"{folder}: the manifest names {name!r}, which is no file; do not use this bundle") from error
+    if Path(name).is_absolute() or ".." in Path(name).parts or not inside:
         raise BundleError(f"{folder}: the manifest names {name!r}, which is outside the bundle; do not use this bundle")
     return file
 
@@ -145,6 +161,13 @@ def check_place(folder: Path, *, force: bool) -> None:
     Raises:
         OutputError: with what to do.
     """
+    try:
+        _check_place(folder, force)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another place with -o") from error
+
+
+def _check_place(folder: Path, force: bool) -> None:
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists; choose another place with -o or replace it with --force")
     if folder.exists() and not (folder / MANIFEST).is_file():

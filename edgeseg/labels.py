@@ -49,6 +49,13 @@ class LabelSet:
             raise LabelError(f"class names must differ, but these come twice: {', '.join(twice)}")
         if any(not 0 <= v <= 255 for colour in self.palette for v in colour):
             raise LabelError("colours must be 0..255")
+        if not _is_index(self.ignore_index, 256):
+            raise LabelError(f"ignore_index must be 0..255 or null, but is {self.ignore_index!r}")
+        if not _is_index(self.background, len(self.names)):
+            raise LabelError(
+                f"background must be the index of one of the {len(self.names)} classes or null, "
+                f"but is {self.background!r}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,6 +115,10 @@ class LabelSet:
         return cls(tuple(f"class{i}" for i in range(channels)), tuple(palette))
 
 
+def _is_index(value: object, count: int) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count)
+
+
 @dataclass(frozen=True)
 class ClassMapping:
     """Brings the class indices of one label set to another's.
@@ -152,7 +163,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise LabelError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabelError(f"{path} is not JSON: {error}") from error
 
 
@@ -168,7 +179,7 @@ def _parse_labels(data: Any, where: str) -> LabelSet:
             raise LabelError(f"{where}: ids must run from 0 without a gap, but are {[c['id'] for c in entries]}")
         palette = tuple((int(r), int(g), int(b)) for r, g, b in (c["color"] for c in entries))
         names = tuple(str(c["name"]) for c in entries)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise LabelError(f"{where} is no label set ({error!r}): {wanted}") from error
     return LabelSet(names, palette, options.get("ignore_index", 255), options.get("background"))
 
@@ -209,5 +220,5 @@ def load_mapping(spec: str, source: LabelSet) -> ClassMapping:
     target = load_labels(data["to"])
     values = [UNMAPPED] * len(source)
     for name, other in data["map"].items():
-        values[source.index(name)] = UNMAPPED if other is None else target.index(other)
+        values[source.index(name)] = UNMAPPED if other is None else target.index(str(other))
     return ClassMapping(tuple(values), target)

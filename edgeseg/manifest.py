@@ -188,6 +188,13 @@ class Manifest:
     tools: dict[str, str]
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self) -> None:
+        if len(self.labels) != self.output.channels:
+            raise BundleError(
+                f"the manifest names {len(self.labels)} classes for {self.output.channels} output channels; "
+                "convert the network again"
+            )
+
     def to_json(self) -> str:
         """The manifest as indented JSON with stable key order."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
@@ -201,10 +208,15 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"manifest.json is not JSON ({error}); convert the network again") from error
         if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
             raise BundleError("manifest.json has no schema_version: this is not an edgeseg bundle")
+        if data["schema_version"] < 1:
+            raise BundleError(
+                f"manifest.json has schema_version {data['schema_version']}, which no edgeseg writes; "
+                "convert the network again"
+            )
         if data["schema_version"] > SCHEMA_VERSION:
             raise BundleError(
                 f"the bundle has schema version {data['schema_version']}, but this edgeseg reads up to "
@@ -256,5 +268,5 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise BundleError(f"{where} lacks {', '.join(missing)}; convert the network again")
     try:
         return kind(**{name: _read(hints[name], v, f"{where}.{name}") for name, v in value.items()})
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise BundleError(f"{where} is not valid ({error}); convert the network again") from error

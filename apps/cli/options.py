@@ -19,6 +19,8 @@ __all__ = [
 
 Triple = tuple[float, float, float]
 
+_LARGEST_SIDE = 65535  # of a JPEG, the largest image that a camera gives
+
 PRESETS: dict[str, tuple[Triple, Triple]] = {
     # ImageNet's statistics as torchvision gives them, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), times 255.
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
@@ -31,14 +33,14 @@ PRESETS: dict[str, tuple[Triple, Triple]] = {
 def frame_size(text: str) -> tuple[int, int]:
     """(height, width) from "360x480", for argparse."""
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= _LARGEST_SIDE for part in parts):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 360x480, but got {text!r}")
     return int(parts[0]), int(parts[1])
 
 
 def positive_count(text: str) -> int:
     """A whole number of at least 1, for argparse."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text!r}")
     return int(text)
 
