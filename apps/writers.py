@@ -91,6 +91,11 @@ def check_output(path: Path, *, force: bool) -> None:
     Raises:
         OutputError: with what to do.
     """
+    with output_errors(path):
+        _check_output(path, force)
+
+
+def _check_output(path: Path, force: bool) -> None:
     taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if taken and not force:
         what = "exists" if path.is_file() else "exists and is not empty"

@@ -2,7 +2,7 @@
 
 frames     folders, lists, globs and videos as RGB frames        images, video, png   how a file is decoded
 datasets   frames with labels, by data set layout                label_images         how labels are decoded
-measure    one pass over the frames -> a histogram by tensor     observers, binning   how a histogram grows
+measure    one pass over the frames -> a histogram by tensor     observers, probes    how a tensor is counted
 ranges     histogram -> amax, the value that INT8 level 127 stands for
 table      calibration.json                                      cache                TensorRT's calibration cache
 """

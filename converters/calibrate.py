@@ -69,7 +69,7 @@ def calibrate(
         progress(len(frames))
         return Calibrated(known, names, reused=True)
     histograms = measure_ranges(
-        prepared.model, placement.tensors, _feeds(prepared, frames), progress=_units(progress), frame_names=names
+        prepared.model, placement.tensors, _feeds(prepared, frames), progress=progress, frame_names=names
     )
     table = CalibrationTable(key, method, digests, choose_ranges(histograms, method))
     _store(store, table)
@@ -88,11 +88,6 @@ def check_frame_size(frame: Frame, spec: InputSpec) -> None:
             f"frame {frame.name} is {rows}x{columns}, but the network takes {spec.height}x{spec.width}; frames of less "
             "than a quarter of its height or width do not show it what a camera will: give larger ones"
         )
-
-
-def _units(progress: Callable[[int], None]) -> Callable[[int], None]:
-    """`measure_ranges` tells the number of frames done; a step wants the number just done."""
-    return lambda done: progress(1)
 
 
 def _digests(prepared: Prepared, frames: FrameSource) -> tuple[tuple[str, ...], tuple[str, ...]]:

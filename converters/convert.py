@@ -108,7 +108,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
 
 def _place_beside(model: Path) -> Path:
     if not model.name:
-        raise ModelError(f"expected an ONNX file, but got {str(model)!r}; give the path of a network such as model.onnx")
+        raise ModelError(f"expected an ONNX file, but got {str(model)!r}; give a path such as model.onnx")
     return model.with_suffix(".edgeseg")
 
 

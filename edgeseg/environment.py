@@ -41,17 +41,27 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
         variables: the environment; None for this process's.
 
     Raises:
-        UsageError: for an unknown log level.
+        UsageError: for an unknown log level, or where no variable gives a cache folder and there is no home folder.
     """
     found = os.environ if variables is None else variables
     level = (found.get("EDGESEG_LOG_LEVEL") or "warning").lower()
     if level not in LOG_LEVELS:
         raise UsageError(f"EDGESEG_LOG_LEVEL: {unknown_name('log level', level, LOG_LEVELS)}")
-    folder = found.get("EDGESEG_CACHE_DIR")
-    base = Path(found.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     backend = found.get("EDGESEG_BACKEND") or None
     return Environment(
-        cache_dir=Path(folder).expanduser() if folder else base / "edgeseg",
+        cache_dir=_cache_dir(found),
         log_level=level,
         backend=None if backend == "auto" else backend,
     )
+
+
+def _cache_dir(found: Mapping[str, str]) -> Path:
+    folder, base = found.get("EDGESEG_CACHE_DIR"), found.get("XDG_CACHE_HOME")
+    try:
+        if folder:
+            return Path(folder).expanduser()
+        return Path(base or Path("~/.cache").expanduser()) / "edgeseg"
+    except RuntimeError as error:  # a container's user often has no home
+        raise UsageError(
+            f"there is no home folder for the cache ({error}); set EDGESEG_CACHE_DIR to a folder"
+        ) from error

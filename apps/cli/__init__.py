@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from edgeseg._version import __version__
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, OutputError
 from edgeseg.libraries import missing_dependency
 
 __all__ = ["COMMANDS", "build_parser", "main"]
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code. As argparse does, `--help`, `--version` and wrong usage raise SystemExit instead.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_closed_streams()
     try:
         return _run(arguments)
     except EdgesegError as error:
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone (edgeseg info x | head -1). Python flushes stdout once more at its end and
         # would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_stdout()
         return 1
 
 
@@ -91,8 +92,26 @@ def _run(arguments: list[str]) -> int:
 
     with logs_on_stderr(options.verbose, options.quiet):
         code = int(import_module(COMMANDS[options.command][0]).run(options))
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _drop_stdout()
+            raise OutputError(f"cannot write the result to stdout: {error.strerror}; send it elsewhere") from error
         return code
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that the caller closed (`>&-`) a place: else the next file opened would take its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, open(number, "w", closefd=False))
 
 
 def _add_verbosity(parser: argparse.ArgumentParser, *, verbose: object, quiet: object) -> None:

@@ -15,11 +15,13 @@ __all__ = [
     "frame_size",
     "positive_count",
     "preprocessing",
+    "thread_count",
 ]
 
 Triple = tuple[float, float, float]
 
 _LARGEST_SIDE = 65535  # of a JPEG, the largest image that a camera gives
+_MOST_THREADS = 1024  # engines start as many as they are told, and a machine stands still under far too many
 
 PRESETS: dict[str, tuple[Triple, Triple]] = {
     # ImageNet's statistics as torchvision gives them, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), times 255.
@@ -45,6 +47,14 @@ def positive_count(text: str) -> int:
     return int(text)
 
 
+def thread_count(text: str) -> int:
+    """A number of threads, for argparse."""
+    count = positive_count(text)
+    if count > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_MOST_THREADS} threads, but got {text!r}")
+    return count
+
+
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that choose the engine."""
     parser.add_argument(
@@ -54,7 +64,7 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         help="openvino, onnxruntime or auto (default): EDGESEG_BACKEND where it is set, otherwise the faster one, "
         "timed once",
     )
-    parser.add_argument("--threads", type=positive_count, metavar="N", help="CPU threads; default: all of this process")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads; default: all of this process")
 
 
 def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.apps.cli.options import add_backend_arguments, positive_count
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
-from edgeseg.errors import UsageError
+from edgeseg.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgeseg.calibration.frames import Frame, FrameSource
@@ -128,6 +128,7 @@ def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse
     from edgeseg.apps.writers import file_stems
 
     stems = dict(zip(source.names, file_stems(source.names), strict=True))
+    _keep_sources(source, plan, stems.values())
     waiting: deque[Frame] = deque()
     rate = options.fps or _rate_of(source, options.every)
     start = time.perf_counter()
@@ -150,6 +151,29 @@ def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse
         "fps": count / seconds if seconds else None,
         "infer_ms": infer / count if count else None,
     }
+
+
+def _keep_sources(source: FrameSource, plan: _Plan, stems: Iterable[str]) -> None:
+    """Refuse results that would take the place of the frames, which --force does not mean.
+
+    Raises:
+        OutputError: names the file.
+    """
+    from edgeseg.calibration.frames import ImageFrames
+    from edgeseg.calibration.video import VideoFrames
+
+    results = {place for place in (plan.video, plan.overlays, plan.class_maps) if place is not None}
+    if not plan.single:
+        folders = ((plan.overlays, ".jpg"), (plan.class_maps, ".png"))
+        results |= {folder / f"{stem}{end}" for folder, end in folders if folder is not None for stem in stems}
+    given: tuple[Path, ...] = ()
+    if isinstance(source, ImageFrames):
+        given = source.paths
+    elif isinstance(source, VideoFrames):
+        given = (source.path,)
+    lost = {path.resolve() for path in results} & {path.resolve() for path in given}
+    if lost:
+        raise OutputError(f"the results would replace {min(lost)}, one of the frames; choose another place with -o")
 
 
 def _rate_of(source: FrameSource, every: int) -> float:
