@@ -7,13 +7,14 @@ outside `edgeseg.errors` is a bug: it keeps its traceback and ends with 1.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from edgeseg._version import __version__
-from edgeseg.errors import EdgesegError, OutputError
+from edgeseg.errors import EdgesegError
 from edgeseg.libraries import missing_dependency
 
 __all__ = ["COMMANDS", "build_parser", "main"]
@@ -83,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # would complain there.
         _drop_stdout()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Files turn this into OutputError themselves, so it is stdout that goes to a full disk.
+        _drop_stdout()
+        print(f"edgeseg: error: cannot write the result: {error.strerror}; free some space", file=sys.stderr)
+        return 1
 
 
 def _run(arguments: list[str]) -> int:
@@ -92,13 +100,7 @@ def _run(arguments: list[str]) -> int:
 
     with logs_on_stderr(options.verbose, options.quiet):
         code = int(import_module(COMMANDS[options.command][0]).run(options))
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            _drop_stdout()
-            raise OutputError(f"cannot write the result to stdout: {error.strerror}; send it elsewhere") from error
+        sys.stdout.flush()
         return code
 
 
@@ -111,7 +113,7 @@ def _open_closed_streams() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-            setattr(sys, name, open(number, "w", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _add_verbosity(parser: argparse.ArgumentParser, *, verbose: object, quiet: object) -> None:

@@ -129,7 +129,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "machine": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": {**_cpu(), "int8_exact": _int8_exact(libraries)},
         "gpu": shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists(),
         "jetson": jetson,
         "libraries": libraries,
@@ -188,6 +188,15 @@ def _cpu() -> dict[str, Any]:
     }
 
 
+def _int8_exact(libraries: list[dict[str, Any]]) -> bool | None:
+    """Whether OpenVINO's INT8 sums are exact on this processor; None where OpenVINO does not work."""
+    if any(entry["module"] == "openvino" and entry["state"] != "ok" for entry in libraries):
+        return None
+    from edgeseg.backends.openvino import adds_exactly
+
+    return adds_exactly()
+
+
 def _jetson_release() -> str | None:
     text = _read("/etc/nv_tegra_release")
     return text.splitlines()[0].lstrip("# ") if text else None
@@ -206,6 +215,7 @@ def _text(found: dict[str, Any]) -> str:
     lines = [
         f"edgeseg {found['edgeseg']}, Python {found['python']}, {found['system']}",
         f"CPU     {cpu['name']}, {cpu['cores']} usable cores; {flags}",
+        *(["INT8    computed in float32: sums overflow without VNNI"] if cpu["int8_exact"] is False else []),
         f"Jetson  {found['jetson'] or 'no'}",
         f"GPU     {'an NVIDIA driver is here' if found['gpu'] else 'no NVIDIA driver'}",
         "",

@@ -93,3 +93,11 @@ def test_cpu_flags_of_both_kinds(edgeseg: Run, monkeypatch: pytest.MonkeyPatch) 
     text = {"/proc/cpuinfo": "processor : 0\nFeatures : fp asimd asimddp i8mm\n\nprocessor : 1\nFeatures : fp\n"}
     monkeypatch.setattr(doctor, "_read", text.get)
     assert json.loads(edgeseg("doctor", "--json")[1])["cpu"]["flags"] == ["asimd", "asimddp", "i8mm"]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_int8_that_overflows_is_named(edgeseg: Run, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    monkeypatch.setattr("edgeseg.backends.openvino.adds_exactly", lambda: exact)
+    assert json.loads(edgeseg("doctor", "--json")[1])["cpu"]["int8_exact"] is exact
+    shown = "INT8    computed in float32: sums overflow without VNNI" in edgeseg("doctor")[1]
+    assert shown is not exact
