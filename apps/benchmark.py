@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.frame import fit_frame
-from edgeseg.machine import usable_processors
+from edgeseg.machine import split_threads
 
 if TYPE_CHECKING:
     from edgeseg.backends import Engine
@@ -105,12 +105,12 @@ def measure(
         engine: bare; its frames are brought to its size beforehand.
         frames: makes the frames.
         seconds: time to spend, roughly; one round of each kind is done in any case.
-        threads: as the segmenter got it; there is one call more in flight.
+        threads: as the segmenter got it; one call more than they run at once is in flight.
         progress: called with the whole seconds just spent.
     """
     spec = segmenter.bundle.manifest.input
     prepared = [fit_frame(frame.image, spec.height, spec.width) for frame in frames(4)]
-    flights = (threads or usable_processors()) + 1
+    flights = split_threads(threads, "throughput")[0] + 1
     count = _frames_a_round(segmenter, engine, frames, prepared, flights)
     result = Measurement()
     start, told = time.perf_counter(), 0

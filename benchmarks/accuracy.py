@@ -32,7 +32,7 @@ def measure(name: str, network: BenchmarkNetwork, shared: Path, count: int, fold
     prepared = prepare(shared / "models" / network.file, options)
     placement = plan_placement(prepared.model)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
-    truth = mapping.target if mapping else prepared.labels.classes()
+    truth = (mapping.target if mapping else prepared.labels).classes()
     split = split_frames(str(shared / "data" / "camvid" / "train" / "images"), options, truth)
     spec = prepared.input
     feeds = ({spec.tensor: fit_frame(f.image, spec.height, spec.width)} for f in split.calibration)

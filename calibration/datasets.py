@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,13 @@ def pair_labels(source: FrameSource, labels_dir: Path, label_set: LabelSet | Non
         label_set: see `LabelledFrames`.
 
     Raises:
-        LabelError: for a folder that is missing, or frames without a label image or with two.
+        LabelError: for a folder that is missing, frames without a label image or with two, or two frames of one stem.
     """
-    if not labels_dir.is_dir():
+    try:
+        known = labels_dir.is_dir()
+    except OSError as error:
+        raise LabelError(f"cannot read the labels {labels_dir}: {error.strerror}; check its permissions") from error
+    if not known:
         raise LabelError(f"there is no folder of labels {labels_dir}")
     by_stem: dict[str, Path] = {}
     for file in images_in(labels_dir):
@@ -113,6 +118,13 @@ def pair_labels(source: FrameSource, labels_dir: Path, label_set: LabelSet | Non
         if other != file:
             raise LabelError(f"{other} and {file} are labels of the same frame; remove one of them")
     paths = {name: labels_dir / f"{Path(name).stem}.png" for name in source.names}
+    twice = [name for name, count in Counter(paths.values()).items() if count > 1]
+    if twice:
+        both = [name for name, path in paths.items() if path == twice[0]]
+        raise LabelError(
+            f"{both[0]} and {both[1]} have the same stem, so {labels_dir} cannot tell their labels apart; rename one, "
+            "or give frames of one folder"
+        )
     found = {name: by_stem.get(path.stem, path) for name, path in paths.items()}
     return _labelled(source, found, label_set)
 
@@ -146,6 +158,13 @@ def labelled_from(
         FrameError: for a folder that is missing or laid out otherwise, or a split that is not there.
         LabelError: for frames without labels; for other labels that do not fit, when they are read.
     """
+    try:
+        return _labelled_from(spec, split, label_set, skip_broken)
+    except OSError as error:  # of a folder on the way that may not be entered, or a name that is too long
+        raise FrameError(f"cannot read the data {spec}: {error.strerror}; check the path and permissions") from error
+
+
+def _labelled_from(spec: str, split: str | None, label_set: LabelSet | None, skip_broken: bool) -> LabelledFrames:
     kind, colon, folder = spec.partition(":")
     if not colon or Path(spec).is_dir():
         kind, folder = "folder", spec

@@ -121,7 +121,7 @@ def check_classes(classes: LabelSet, mapping: ClassMapping | None, data_classes:
     Raises:
         LabelError: when the predictor's (mapped) classes are not those of the labels.
     """
-    scored = mapping.target if mapping is not None else classes.classes()
+    scored = (classes if mapping is None else mapping.target).classes()
     if data_classes is None:
         return scored
     labelled = data_classes.classes()

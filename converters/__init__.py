@@ -1,1 +1,8 @@
-"""."""
+"""A graph in, a better graph out: from a float ONNX network to the INT8 graph of a bundle, and the proof that it holds.
+
+convert    the recipe, step by step                          options, split      what it is told, which frames it takes
+prepare    the canonical float graph                         read, load, opset   a file as a network
+simplify, fold, rewrite, embed   one step each               graph, affine, macs   what they read of a graph
+calibrate, place   ranges, and where Q/DQ stands             lint                what TensorRT would not run as meant
+network, verify    both networks run and scored              report              the proof to look at
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,8 @@ def calibrate(
     known = _stored(store, key)
     if known is not None:
         progress(len(frames))
-        return Calibrated(known, names, reused=True)
+        # The key does not depend on the order of the frames, but names and digests must pair up.
+        return Calibrated(replace(known, frames=digests), names, reused=True)
     histograms = measure_ranges(
         prepared.model, placement.tensors, _feeds(prepared, frames), progress=progress, frame_names=names
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,7 +83,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         prepared = prepare(model, options)
         placement = plan_placement(prepared.model)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
-    split = split_frames(frames, options, mapping.target if mapping else prepared.labels.classes())
+    split = split_frames(frames, options, (mapping.target if mapping else prepared.labels).classes())
     with steps("check", _PARITY_FRAMES) as advance:
         _check_parity(prepared, split, advance)
     with steps("calibrate", len(split.calibration)) as advance:
@@ -93,7 +95,8 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         verification = _verify(prepared, quantized, output, split, calibrated.table, mapping, advance)
     remarks = _remarks(verification, calibrated)
     with steps("write"):
-        manifest = _manifest(prepared, output, placement, calibrated, verification, options)
+        files = _files(quantized, calibrated.table)
+        manifest = _manifest(prepared, output, placement, calibrated, verification, options, files)
         content = ReportContent(
             manifest,
             verification.worst if verification else (),
@@ -102,7 +105,8 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
             peak_rss_mb(),
             remarks,
         )
-        bundle = write_bundle(folder, manifest, _files(content, quantized, calibrated.table), force=options.force)
+        files["report.html"], files["report.json"] = report_html(content).encode(), report_json(content).encode()
+        bundle = write_bundle(folder, manifest, files, force=options.force)
     return ConvertResult(bundle, len(calibrated.names), calibrated.reused, steps.seconds, peak_rss_mb(), remarks)
 
 
@@ -113,7 +117,7 @@ def _place_beside(model: Path) -> Path:
 
 
 def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> None:
-    few = list(split.calibration.select(_PARITY_FRAMES))
+    few = list(itertools.islice(split.calibration, _PARITY_FRAMES))
     # Before the networks are opened: at a size typed wrongly they take more memory than there is.
     for frame in few:
         check_frame_size(frame, prepared.input)
@@ -177,6 +181,7 @@ def _manifest(
     calibrated: Calibrated,
     verification: Verification | None,
     options: ConvertOptions,
+    files: Mapping[str, bytes],
 ) -> Manifest:
     return Manifest(
         network=prepared.network,
@@ -185,18 +190,17 @@ def _manifest(
         labels=prepared.labels,
         quantization=Quantization(options.method, calibrated.names, calibrated.table.frames, placement.layers),
         scores=verification.scores if verification else None,
-        files={},
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         tools=tool_versions(),
     )
 
 
-def _files(content: ReportContent, quantized: onnx.ModelProto, table: CalibrationTable) -> dict[str, bytes]:
+def _files(quantized: onnx.ModelProto, table: CalibrationTable) -> dict[str, bytes]:
+    """What the report proves: the bundle's files by name, but for the report itself."""
     return {
         MODEL: quantized.SerializeToString(deterministic=True),
         "calibration.json": table.to_json().encode(),
         "calibration.cache": write_cache(table.ranges),
-        "report.html": report_html(content).encode(),
-        "report.json": report_json(content).encode(),
     }
 
 

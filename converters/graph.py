@@ -20,7 +20,6 @@ __all__ = [
     "copy_model",
     "drop_attributes",
     "insert_nodes",
-    "macs",
     "name_nodes",
     "remove_unused",
     "rename_tensor",
@@ -259,46 +258,3 @@ def remove_unused(model: onnx.ModelProto) -> None:
             copies = [type(item).FromString(item.SerializeToString()) for item in items]
             del field[:]
             field.extend(copies)
-
-
-def macs(model: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulate operations of every Conv, ConvTranspose, Gemm and MatMul for one run, by node name.
-
-    Raises:
-        ModelError: where a shape that the count needs is not static.
-    """
-    index = GraphIndex(model)
-    count = {"Conv": _conv_macs, "ConvTranspose": _deconv_macs, "Gemm": _gemm_macs, "MatMul": _matmul_macs}
-    result = {}
-    for node in index.graph.node:
-        if node.op_type not in count:
-            continue
-        shapes = [index.shape(t) for t in (node.input[0], node.input[1], node.output[0])]
-        if any(s is None for s in shapes):
-            raise ModelError(f"expected static shapes around {node.name}, but got {shapes}; give --size HxW")
-        result[node.name] = count[node.op_type](node, *(s for s in shapes if s is not None))
-    return result
-
-
-def _product(values: Iterable[int]) -> int:
-    result = 1
-    for value in values:
-        result *= int(value)
-    return result
-
-
-def _conv_macs(node: onnx.NodeProto, data: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...]) -> int:
-    return _product(out) * _product(weight[1:])
-
-
-def _deconv_macs(node: onnx.NodeProto, data: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...]) -> int:
-    # Every input value meets every weight of its group once.
-    return _product(data) * _product(weight[1:])
-
-
-def _gemm_macs(node: onnx.NodeProto, data: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...]) -> int:
-    return _product(out) * data[0 if attribute(node, "transA", 0) else 1]
-
-
-def _matmul_macs(node: onnx.NodeProto, data: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...]) -> int:
-    return _product(out) * data[-1]

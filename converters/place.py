@@ -17,15 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeseg.converters.graph import macs
+from edgeseg.calibration.ranges import LEVELS
+from edgeseg.converters.graph import GraphIndex, copy_model
+from edgeseg.converters.macs import COMPUTE, macs
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 from edgeseg.manifest import Layer
 
-__all__ = ["COMPUTE", "LEVELS", "Placement", "place_qdq", "plan_placement", "weight_scales"]
-
-COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-LEVELS = 127
-"""Largest magnitude of a symmetric int8 value; -128 is not used."""
+__all__ = ["Placement", "place_qdq", "plan_placement", "weight_scales"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def plan_placement(model: onnx.ModelProto) -> Placement:
         if node.op_type not in COMPUTE:
             continue
         reason = _reason_for_float(node, constants)
-        layers.append(Layer(node.name, node.op_type, "float" if reason else "int8", work.get(node.name, 0), reason))
+        layers.append(Layer(node.name, node.op_type, "float" if reason else "int8", work[node.name], reason))
         if not reason:
             tensors[node.input[0]] = None
     if not tensors:
@@ -108,12 +106,12 @@ def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str,
     Raises:
         CalibrationError: when a tensor has no range, or one that is no positive finite number.
     """
-    placed = onnx.ModelProto()
-    placed.CopyFrom(model)
+    placed = copy_model(model)
     graph = placed.graph
+    index = GraphIndex(model)
     weights = {i.name: i for i in graph.initializer}
     quantized = {layer.name for layer in placement.layers if layer.precision == "int8"}
-    pairs = {tensor: _activation_pair(tensor, ranges) for tensor in placement.tensors}
+    pairs = {tensor: _activation_pair(index, tensor, ranges) for tensor in placement.tensors}
     waiting = dict(pairs)
     nodes: list[onnx.NodeProto] = []
     done: dict[str, str] = {}
@@ -129,7 +127,7 @@ def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str,
         if node.name in quantized:
             weight = node.input[1]
             if weight not in done:
-                pair = _weight_pair(weight, numpy_helper.to_array(weights[weight]))
+                pair = _weight_pair(index, weight, numpy_helper.to_array(weights[weight]))
                 graph.initializer.extend(pair.initializers)
                 nodes.extend(pair.nodes)
                 done[weight] = pair.output
@@ -153,31 +151,32 @@ class _Pair:
     output: str
 
 
-def _pair(tensor: str, scale: NDArray[np.float32], zero_point: NDArray[np.int8], axis: int | None) -> _Pair:
+def _pair(
+    index: GraphIndex, tensor: str, scale: NDArray[np.float32], zero_point: NDArray[np.int8], axis: int | None
+) -> _Pair:
     """QuantizeLinear and DequantizeLinear for one tensor, all three inputs given (TensorRT 8 requires them)."""
-    scale_name, zero_name = f"{tensor}_scale", f"{tensor}_zero_point"
-    inside, output = f"{tensor}_quantized", f"{tensor}_dequantized"
+    scale_name, zero_name = index.fresh(f"{tensor}_scale"), index.fresh(f"{tensor}_zero_point")
+    inside, output = index.fresh(f"{tensor}_quantized"), index.fresh(f"{tensor}_dequantized")
+    names = index.fresh(f"{tensor}/QuantizeLinear"), index.fresh(f"{tensor}/DequantizeLinear")
     options: dict[str, Any] = {} if axis is None else {"axis": axis}
-    quantize = helper.make_node(
-        "QuantizeLinear", [tensor, scale_name, zero_name], [inside], name=f"{tensor}/QuantizeLinear", **options
-    )
+    quantize = helper.make_node("QuantizeLinear", [tensor, scale_name, zero_name], [inside], name=names[0], **options)
     dequantize = helper.make_node(
-        "DequantizeLinear", [inside, scale_name, zero_name], [output], name=f"{tensor}/DequantizeLinear", **options
+        "DequantizeLinear", [inside, scale_name, zero_name], [output], name=names[1], **options
     )
     constants = (numpy_helper.from_array(scale, scale_name), numpy_helper.from_array(zero_point, zero_name))
     return _Pair((quantize, dequantize), constants, output)
 
 
-def _activation_pair(tensor: str, ranges: Mapping[str, float]) -> _Pair:
+def _activation_pair(index: GraphIndex, tensor: str, ranges: Mapping[str, float]) -> _Pair:
     amax = ranges.get(tensor)
     if amax is None:
         raise CalibrationError(f"tensor {tensor} has no range; calibrate the network again")
     if not (np.isfinite(amax) and amax > 0):
         raise CalibrationError(f"tensor {tensor} has range {amax}, expected a positive number; check the frames")
     # A scalar, not [1]: with a one-element vector TensorRT silently runs the convolution in float.
-    return _pair(tensor, np.array(amax / LEVELS, np.float32), np.array(0, np.int8), None)
+    return _pair(index, tensor, np.array(amax / LEVELS, np.float32), np.array(0, np.int8), None)
 
 
-def _weight_pair(name: str, weight: NDArray[np.float32]) -> _Pair:
+def _weight_pair(index: GraphIndex, name: str, weight: NDArray[np.float32]) -> _Pair:
     scales = weight_scales(weight)
-    return _pair(name, scales, np.zeros(len(scales), np.int8), 0)
+    return _pair(index, name, scales, np.zeros(len(scales), np.int8), 0)

@@ -18,7 +18,7 @@ from edgeseg.converters.graph import (
     set_constant,
     with_shapes,
 )
-from edgeseg.errors import MissingDependencyError, ModelError
+from edgeseg.errors import ModelError
 from edgeseg.libraries import require
 
 __all__ = ["outputs_of", "simplify_graph"]
@@ -39,10 +39,7 @@ def simplify_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: where the graph does not run, or computes something else afterwards.
     """
-    try:
-        import onnxsim
-    except ImportError as error:
-        raise MissingDependencyError("onnxsim", "simplify a network", "pip install onnxsim") from error
+    onnxsim = require("onnxsim", "simplify a network")
     try:
         result, _ = onnxsim.simplify(copy_model(model), check_n=0)
     except Exception as error:  # onnxsim has no error class of its own

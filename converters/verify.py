@@ -89,7 +89,7 @@ def verify(
         LabelError: for label values that the classes do not have.
     """
     # Without labels, the truth of a frame is the float network's own class map, void channel included.
-    labelled = mapping.target if mapping is not None else classes.classes()
+    labelled = (classes if mapping is None else mapping.target).classes()
     tally: _Tally | None = None
     with_labels = False
     for frame, item in frames:

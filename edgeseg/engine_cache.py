@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeseg.backends import Backend, Engine, Target
 from edgeseg.environment import read_environment
+from edgeseg.errors import EngineError
 from edgeseg.machine import machine_key
 
 __all__ = ["engine", "write_atomically"]
@@ -32,12 +33,16 @@ def engine(backend: Backend, model: bytes, digest: str, target: Target) -> Engin
         EngineError: when the graph does not compile or load.
     """
     path = _path(backend, digest, target)
-    compiled = _read(path)
-    if compiled is None:
-        compiled = backend.compile(model, target)
-        # A backend without a compiled form gives the graph itself back: nothing to keep.
-        if compiled != model:
-            _keep(path, compiled)
+    known = _read(path)
+    if known is not None:
+        try:
+            return backend.load(known, target)
+        except EngineError as error:
+            _log.warning("%s does not load and is compiled again: %s", path, error)
+    compiled = backend.compile(model, target)
+    # A backend without a compiled form gives the graph itself back: nothing to keep.
+    if compiled != model:
+        _keep(path, compiled)
     return backend.load(compiled, target)
 
 

@@ -47,10 +47,10 @@ def class_map(logits: NDArray[np.float32], upsampling: Upsampling) -> NDArray[np
     logits = np.ascontiguousarray(logits)
     result = np.empty((len(rows.lower), len(columns.lower)), np.uint8)
     if upsampling.interpolated:
-        kernel = _kernel(_interpolate)
-        bad = kernel(logits, rows.lower, rows.weight, columns.lower, columns.weight, _MARGIN, result)
+        axes = (rows.lower, rows.weight, columns.lower, columns.weight)
+        bad = _run(_interpolate, logits, *axes, _MARGIN, result)
     else:
-        bad = _kernel(_argmax)(logits, rows.lower, columns.lower, result)
+        bad = _run(_argmax, logits, rows.lower, columns.lower, result)
     if bad:
         raise EngineError("the engine gave logits that are not finite; check the network and its ranges")
     return result
@@ -61,6 +61,18 @@ def warm_up() -> None:
     logits = np.zeros((2, 2, 2), np.float32)
     class_map(logits, upsampling((2, 2), (2, 2), (2, 2), None))
     class_map(logits, upsampling((4, 4), (4, 4), (2, 2), "half_pixel"))
+
+
+def _run(function: Callable[..., int], *arguments: Any) -> int:
+    try:
+        return _kernel(function)(*arguments)
+    except OSError as error:
+        # Machine code is saved at the first call, which is when a full disk shows.
+        _log.warning("kernels are compiled at every start, since they cannot be saved: %s", error)
+        numba = require("numba", "turn logits into class maps")
+        with _lock:
+            _compiled[function.__name__] = _jit(numba, function, cache=False)
+        return _kernel(function)(*arguments)
 
 
 def _kernel(function: Callable[..., int]) -> Callable[..., int]:

@@ -31,7 +31,8 @@ class LabelSet:
         palette: (red, green, blue), 0..255, by index.
         ignore_index: value in label images that no score counts; None where every pixel is labelled.
         background: index of a channel that stands for no class (void), as some networks have as their last; its
-            predictions are never correct. None where every channel is a class.
+            predictions are never correct. The last channel, or the one of ignore_index. None where every channel is a
+            class.
     """
 
     names: tuple[str, ...]
@@ -55,6 +56,11 @@ class LabelSet:
             raise LabelError(
                 f"background must be the index of one of the {len(self.names)} classes or null, "
                 f"but is {self.background!r}"
+            )
+        if self.background not in (None, len(self.names) - 1, self.ignore_index):
+            raise LabelError(
+                f"background must be the last of the {len(self.names)} classes or the ignore_index, but is "
+                f"{self.background}: labels of it would count as right"
             )
 
     def __len__(self) -> int:
@@ -95,7 +101,7 @@ class LabelSet:
         )
 
     def classes(self) -> LabelSet:
-        """This set without its void channel: what is labelled and scored."""
+        """This set without a void channel at its end: what is labelled and scored (one that is ignored has no score)."""
         if self.background is None or self.background != len(self) - 1:
             return self
         return LabelSet(self.names[:-1], self.palette[:-1], self.ignore_index)

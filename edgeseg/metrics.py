@@ -25,6 +25,7 @@ class ConfusionMatrix:
             raise LabelError(f"a confusion matrix has 1 to 255 classes, but {classes} were asked for")
         self.classes = classes
         self._matrix = np.zeros((classes, classes + 1), np.int64)
+        self._ignored: set[int] = set()
 
     @property
     def matrix(self) -> NDArray[np.int64]:
@@ -42,7 +43,8 @@ class ConfusionMatrix:
         Args:
             labels: (H, W) uint8 class indices.
             prediction: (H, W) uint8 class indices; values from `classes` on stand for none of the classes.
-            ignore_index: label value whose pixels are not counted; None to count all.
+            ignore_index: label value whose pixels are not counted; None to count all. A class with this index is never
+                labelled, so it has no score, and predicting it is wrong.
 
         Raises:
             ShapeError: for arrays of another type, dimension or of different sizes.
@@ -56,6 +58,7 @@ class ConfusionMatrix:
         pairs = np.bincount((labels.astype(np.uint16) << 8 | prediction).reshape(-1), minlength=65536).reshape(256, 256)
         if ignore_index is not None:
             pairs[ignore_index] = 0
+            self._ignored.update({ignore_index} & set(range(self.classes)))
         unknown = np.flatnonzero(pairs[self.classes :].any(axis=1)) + self.classes
         if unknown.size:
             value = int(unknown[0])
@@ -68,13 +71,15 @@ class ConfusionMatrix:
         self._matrix[:, self.classes] += pairs[: self.classes, self.classes :].sum(axis=1)
 
     def iou(self) -> NDArray[np.float64]:
-        """(classes,) float64, 0..1: intersection over union; NaN for a class with neither a label nor a prediction."""
+        """(classes,) float64, 0..1: intersection over union; NaN for a class that is ignored or neither labelled nor
+        predicted."""
         hits = np.diagonal(self._matrix).astype(np.float64)
         labelled = self._matrix.sum(axis=1)
         predicted = self._matrix[:, : self.classes].sum(axis=0)
         union = labelled + predicted - hits
         iou: NDArray[np.float64] = np.full(self.classes, np.nan)
         np.divide(hits, union, out=iou, where=union > 0)
+        iou[list(self._ignored)] = np.nan
         return iou
 
     def mean_iou(self) -> float:

@@ -16,9 +16,9 @@ from edgeseg import engine_cache, fused, streaming
 from edgeseg.backends import Backend, Engine, Target, TensorSpec, get_backend
 from edgeseg.bundle import Bundle
 from edgeseg.environment import read_environment
-from edgeseg.errors import BundleError, EngineError, ShapeError, UsageError
+from edgeseg.errors import BundleError, EngineError, UsageError
+from edgeseg.frame import fit_frame
 from edgeseg.labels import LabelSet
-from edgeseg.libraries import require
 from edgeseg.machine import split_threads
 from edgeseg.segmentation import Segmentation, Timing
 from edgeseg.selection import choose_backend
@@ -178,7 +178,8 @@ class Segmenter:
         self, engine: Engine, frame: NDArray[Any], number: int = 0, name: str = "", decode: float = 0.0
     ) -> Segmentation:
         started = time.perf_counter()
-        image = self._prepare(frame)
+        entry = self.bundle.manifest.input
+        image = fit_frame(frame, entry.height, entry.width)
         prepared = time.perf_counter()
         (output,) = engine.infer([image])
         inferred = time.perf_counter()
@@ -186,18 +187,6 @@ class Segmenter:
         finished = time.perf_counter()
         seconds = (prepared - started, inferred - prepared, finished - inferred, finished - started)
         return Segmentation(class_map, self.labels, Timing(decode, *(1e3 * s for s in seconds)), number, name)
-
-    def _prepare(self, frame: NDArray[Any]) -> NDArray[np.uint8]:
-        """(1, h, w, 3) uint8 of the network's size."""
-        if not isinstance(frame, np.ndarray):
-            raise ShapeError(f"frame must be a (H, W, 3) uint8 array, but is {type(frame).__name__}")
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
-            raise ShapeError(f"frame must be (H, W, 3) uint8 RGB, but got {frame.shape} {frame.dtype}; {_cure(frame)}")
-        spec = self.bundle.manifest.input
-        if frame.shape[:2] != (spec.height, spec.width):
-            cv2 = require("cv2", "resize frames")
-            frame = cv2.resize(frame, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
-        return np.ascontiguousarray(frame)[None]
 
     def _finish(self, output: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
         manifest = self.bundle.manifest
@@ -207,18 +196,6 @@ class Segmenter:
             return fused.class_map(output, upsampling(size, network, shape, manifest.output.coordinates))
         axes = upsampling(size, network, network, None)
         return nearest_class_map(output, axes.rows, axes.columns)
-
-
-def _cure(frame: NDArray[Any]) -> str:
-    if frame.ndim == 3 and frame.shape[2] == 4:
-        return "drop the alpha channel with frame[:, :, :3]"
-    if frame.ndim == 2:
-        return "repeat a grey frame with np.repeat(frame[:, :, None], 3, axis=2)"
-    if frame.ndim == 4:
-        return "give one frame at a time"
-    if frame.ndim == 3 and frame.shape[0] == 3:
-        return "turn planes into pixels with frame.transpose(1, 2, 0)"
-    return "convert it to 8 bits a channel first"
 
 
 def _check_engine(bundle: Bundle, engine: Engine) -> None:

@@ -87,9 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # Files turn this into OutputError themselves, so it is stdout that goes to a full disk.
+        # Results in files end with OutputError before this: left are stdout and the libraries' temporary files.
         _drop_stdout()
-        print(f"edgeseg: error: cannot write the result: {error.strerror}; free some space", file=sys.stderr)
+        where = error.filename or "the result to stdout"
+        print(f"edgeseg: error: cannot write {where}: {error.strerror}; free some space", file=sys.stderr)
         return 1
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing
-from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary
+from edgeseg.calibration.ranges import METHODS
 from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
 from edgeseg.errors import UsageError
 
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantization = parser.add_argument_group("quantization and output")
     quantization.add_argument(
         "--method",
-        choices=("mse", "entropy", "percentile", "minmax"),
+        choices=sorted(METHODS),
         default=DEFAULT_METHOD,
         help=f"how ranges are chosen (default {DEFAULT_METHOD})",
     )
@@ -119,20 +120,12 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
 def summary(result: ConvertResult) -> dict[str, Any]:
     """The JSON object of `edgeseg convert --json`."""
     manifest = result.bundle.manifest
-    scores, quantization = manifest.scores, manifest.quantization
+    quantization = manifest.quantization
     return {
         "bundle": str(result.bundle.path),
         "frames": result.frames,
         "method": quantization.method,
-        "scores": None
-        if scores is None
-        else {
-            "metric": scores.metric,
-            "float": scores.float_score,
-            "int8": scores.int8_score,
-            "drop": scores.drop,
-            "frames": len(scores.frame_names),
-        },
+        "scores": scores_summary(manifest.scores),
         "layers": {
             "int8": quantization.count("int8"),
             "float": quantization.count("float"),

@@ -66,11 +66,11 @@ LIBRARIES: tuple[Library, ...] = (
     Library(
         "onnxruntime",
         ("onnxruntime", "onnxruntime-gpu"),
-        "the reference engine; calibration",
+        "the reference engine; checking networks in convert",
         "pip install onnxruntime",
         True,
     ),
-    Library("openvino", ("openvino",), "the fast engine on a CPU", "pip install openvino", True),
+    Library("openvino", ("openvino",), "the fast engine on a CPU; calibration", "pip install openvino", True),
     Library(
         "cv2",
         ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),

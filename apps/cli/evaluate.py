@@ -18,6 +18,7 @@ from edgeseg.apps.cli.options import (
 )
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
+from edgeseg.backends import get_backend
 from edgeseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"a bundle knows its classes and pre-processing: {', '.join(given)} only go with --onnx")
     if options.onnx is not None:
         preprocessing(options)
+        if options.backend != "auto":
+            get_backend(options.backend)
         if options.threads is not None:
             raise UsageError("--threads only goes with a bundle; leave it out with --onnx")
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary, table
 from edgeseg.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def run(options: argparse.Namespace) -> int:
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """The JSON object of `edgeseg info BUNDLE --json`."""
     manifest = bundle.manifest
-    scores = manifest.scores
     return {
         "kind": "bundle",
         "path": str(bundle.path),
@@ -57,15 +56,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
             "macs": sum(layer.macs for layer in manifest.quantization.layers),
             "float_layers": {x.name: x.reason for x in manifest.quantization.layers if x.precision == "float"},
         },
-        "scores": None
-        if scores is None
-        else {
-            "metric": scores.metric,
-            "float": scores.float_score,
-            "int8": scores.int8_score,
-            "drop": scores.drop,
-            "frames": len(scores.frame_names),
-        },
+        "scores": scores_summary(manifest.scores),
         "files": {name: (bundle.path / name).stat().st_size for name in sorted(manifest.files)},
         "tools": manifest.tools,
         "schema_version": manifest.schema_version,

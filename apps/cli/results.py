@@ -10,9 +10,12 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["add_json_argument", "only_results_on_stdout", "print_json", "table"]
+if TYPE_CHECKING:
+    from edgeseg.manifest import Scores
+
+__all__ = ["add_json_argument", "only_results_on_stdout", "print_json", "scores_summary", "table"]
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,19 @@ def only_results_on_stdout() -> Iterator[None]:
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object; numbers that JSON does not know (NaN, infinity) become null."""
     print(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+def scores_summary(scores: Scores | None) -> dict[str, Any] | None:
+    """Accuracy before and after, in points of 0..100, as `convert` and `info` print it; None where none was measured."""
+    if scores is None:
+        return None
+    return {
+        "metric": scores.metric,
+        "float": scores.float_score,
+        "int8": scores.int8_score,
+        "drop": scores.drop,
+        "frames": len(scores.frame_names),
+    }
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -8,7 +8,8 @@ import onnx
 
 from edgeseg.converters.graph import attribute
 from edgeseg.converters.lint.findings import Problem, rule
-from edgeseg.converters.lint.subject import BATCH_NORM, COMPUTE, Subject, node_name
+from edgeseg.converters.lint.subject import BATCH_NORM, Subject, node_name
+from edgeseg.converters.macs import COMPUTE
 
 __all__: list[str] = []
 

@@ -8,7 +8,8 @@ import onnx
 
 from edgeseg.converters.lint.findings import Problem, rule
 from edgeseg.converters.lint.quantizers import is_quantizer
-from edgeseg.converters.lint.subject import COMPUTE, MOVES, Subject, node_name
+from edgeseg.converters.lint.subject import MOVES, Subject, node_name
+from edgeseg.converters.macs import COMPUTE
 
 __all__: list[str] = []
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgeseg.converters.lint.findings import Problem, rule
-from edgeseg.converters.lint.subject import COMPUTE, Subject, node_name
+from edgeseg.converters.lint.subject import Subject, node_name
+from edgeseg.converters.macs import COMPUTE
 
 __all__: list[str] = []
 

@@ -11,11 +11,9 @@ from edgeseg.converters.graph import GraphIndex, attribute
 from edgeseg.converters.lint.element_types import element_types
 from edgeseg.converters.lint.profiles import Profile
 from edgeseg.converters.lint.quantizers import Quantizer, constant_behind, is_quantizer, read_quantizers
+from edgeseg.converters.macs import COMPUTE
 
-__all__ = ["BATCH_NORM", "COMPUTE", "MOVES", "Subject", "node_name"]
-
-COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators that TensorRT runs on tensor cores."""
+__all__ = ["BATCH_NORM", "MOVES", "Subject", "node_name"]
 
 BATCH_NORM = "BatchNormalization"
 

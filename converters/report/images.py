@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import MissingDependencyError, OutputError
+from edgeseg.errors import OutputError
+from edgeseg.libraries import require
 
 __all__ = ["MAX_WIDTH", "difference_uri", "map_uri", "photo_uri"]
 
@@ -69,11 +69,5 @@ def _encode(image: NDArray[np.uint8], suffix: str, parameters: list[int]) -> str
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
 
 
-def _cv2() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError("cv2", "draw the report", "pip install opencv-python-headless") from error
-    module: Any = cv2
-    assert isinstance(module, ModuleType)
-    return module
+def _cv2() -> Any:
+    return require("cv2", "draw the report")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from edgeseg.calibration.ranges import LEVELS
 from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report.markup import Markup, element, join
 from edgeseg.converters.report.numbers import count, percent, quantity, ticks
@@ -138,7 +139,7 @@ def _list(entries: Sequence[tuple[str, Entry]]) -> Markup:
                     quantity(entry.maximum),
                     quantity(entry.amax),
                     # Symmetric INT8 without -128: 127 steps on each side of zero.
-                    quantity(entry.amax / 127),
+                    quantity(entry.amax / LEVELS),
                     percent(entry.clipped_share),
                 )
             ),

@@ -107,6 +107,7 @@ class TestBadInput:
             (("BUNDLE", "--preset", "unit", "--color", "BGR"), "--preset, --color only go with --onnx"),
             (("--onnx", "a.onnx"), "give --mean and --std"),
             (("--onnx", "a.onnx", "--preset", "unit", "--threads", "2"), "--threads only goes with a bundle"),
+            (("--onnx", "a.onnx", "--preset", "unit", "--backend", "opnvino"), "did you mean openvino?"),
         ],
     )
     def test_usage(self, arguments: tuple[str, ...], message: str, edgeseg: Run, bundle: Path, data: Path) -> None:

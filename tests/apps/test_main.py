@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 import types
@@ -79,6 +80,21 @@ class TestExitCodes:
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
         assert "Traceback" not in done.stderr
         assert "BrokenPipe" not in done.stderr
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+    def test_a_full_disk_behind_stdout(self) -> None:
+        script = f"{sys.executable} -m edgeseg doctor > /dev/full"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+        message = "edgeseg: error: cannot write the result to stdout: No space left on device; free some space\n"
+        assert (done.returncode, done.stderr) == (1, message)
+
+    @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+    def test_closed_streams(self, closed: str) -> None:
+        script = f"{sys.executable} -m edgeseg info no.edgeseg {closed}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1
+        assert ("there is no bundle at no.edgeseg" in done.stderr) == ("2>&-" not in closed)
+        assert "Traceback" not in done.stderr
 
 
 class TestVerbosity:

@@ -4,7 +4,13 @@ import argparse
 
 import pytest
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, frame_size, positive_count, preprocessing
+from edgeseg.apps.cli.options import (
+    add_preprocessing_arguments,
+    frame_size,
+    positive_count,
+    preprocessing,
+    thread_count,
+)
 from edgeseg.errors import UsageError
 
 
@@ -58,12 +64,17 @@ class TestTypes:
     def test_frame_size(self) -> None:
         assert frame_size("360x480") == (360, 480)
 
-    @pytest.mark.parametrize("text", ["360", "360x", "0x480", "axb", "1x2x3", "-1x2"])
+    @pytest.mark.parametrize("text", ["360", "360x", "0x480", "axb", "1x2x3", "-1x2", "65536x1", "\u00b2x2"])
     def test_no_frame_size(self, text: str) -> None:
         with pytest.raises(argparse.ArgumentTypeError, match=f"HEIGHTxWIDTH.*{text!r}"):
             frame_size(text)
 
-    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many"])
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "\u00b2", "99999999999"])
     def test_no_count(self, text: str) -> None:
         with pytest.raises(argparse.ArgumentTypeError, match=f"at least 1, but got {text!r}"):
             positive_count(text)
+
+    def test_threads(self) -> None:
+        assert thread_count("1024") == 1024
+        with pytest.raises(argparse.ArgumentTypeError, match="expected 1 to 1024 threads, but got '100000'"):
+            thread_count("100000")

@@ -93,6 +93,35 @@ class TestVideo:
 
 
 class TestBadInput:
+    def test_images_are_never_replaced_by_their_results(
+        self, edgeseg: Run, bundle: Path, frames: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for file in frames.iterdir():
+            cv2.imwrite(str(folder / f"{file.stem}.jpg"), read(file))
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        code, _, err = edgeseg("run", bundle, folder, "-o", folder, "--force")
+        assert code == 1
+        assert f"would replace {folder / min(before)}, one of the frames; choose another place with -o" in err
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+    def test_a_video_is_never_replaced_by_its_result(
+        self, edgeseg: Run, bundle: Path, frames: Path, tmp_path: Path
+    ) -> None:
+        video = tmp_path / "clip.avi"
+        assert edgeseg("run", bundle, frames, "-o", video)[0] == 0
+        before = video.read_bytes()
+        code, _, err = edgeseg("run", bundle, video, "-o", video, "--force")
+        assert code == 1
+        assert f"the results would replace {video}, one of the frames" in err
+        assert video.read_bytes() == before
+
+    def test_a_name_that_is_too_long(self, edgeseg: Run, bundle: Path, frames: Path) -> None:
+        code, _, err = edgeseg("run", bundle, frames, "-o", "a" * 300)
+        assert code == 1
+        assert "File name too long; choose another place with -o" in err
+
     def test_output_that_exists(self, edgeseg: Run, bundle: Path, frames: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         out.mkdir()

@@ -224,6 +224,15 @@ class TestPairLabels:
         with pytest.raises(LabelError, match=message):
             pair_labels(frames_from(tmp_path / "frames"), tmp_path / "truth")
 
+    def test_two_frames_of_one_stem(self, tmp_path: Path) -> None:
+        write_pairs(tmp_path / "day", tmp_path / "labels", ("a", "b"))
+        write_frame(tmp_path / "night" / "b.png")
+        source = frames_from(str(tmp_path / "*" / "[ab].png")).exclude(
+            {(tmp_path / "labels" / name).as_posix() for name in ("a.png", "b.png")}
+        )
+        with pytest.raises(LabelError, match=r"day/b\.png and .*night/b\.png have the same stem, so .*labels cannot"):
+            pair_labels(source, tmp_path / "labels")
+
     def test_two_labels_of_one_frame(self, tmp_path: Path) -> None:
         write_pairs(tmp_path / "frames", tmp_path / "truth")
         write_labels(tmp_path / "truth" / "b.bmp")
@@ -245,6 +254,13 @@ class TestSpec:
     def test_missing_folder(self, tmp_path: Path, kind: str) -> None:
         with pytest.raises(FrameError, match=f"there is no folder '{tmp_path}/none', which --data {kind}:"):
             labelled_from(f"{kind}:{tmp_path}/none")
+
+    def test_paths_that_cannot_be_looked_up(self, tmp_path: Path) -> None:
+        with pytest.raises(FrameError, match=r"cannot read the data camvid:a+: File name too long; check the path"):
+            labelled_from("camvid:" + "a" * 300)
+        write_frame(tmp_path / "frames" / "a.png")
+        with pytest.raises(LabelError, match=r"cannot read the labels a+: File name too long"):
+            pair_labels(frames_from(tmp_path / "frames"), Path("a" * 300))
 
     def test_missing_plain_folder(self, tmp_path: Path) -> None:
         with pytest.raises(FrameError, match=f"there is no folder '{tmp_path}/none'"):

@@ -187,6 +187,10 @@ class TestOtherSpecs:
     def test_single_image(self, folder: Path) -> None:
         assert frames_from(folder / "04.png").names == ("04.png",)
 
+    def test_a_path_that_is_too_long(self) -> None:
+        with pytest.raises(FrameError, match=r"cannot read the frames a+: File name too long; check the path"):
+            frames_from("a" * 300)
+
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(FrameError, match=f"there is no file or folder {tmp_path}/frames; give a folder"):
             frames_from(tmp_path / "frames")

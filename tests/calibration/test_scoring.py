@@ -54,6 +54,12 @@ class TestScoreLabels:
         assert score.pixel_accuracy == 100.0
         assert score.frame_accuracy == (100.0,)
 
+    def test_the_void_of_a_mapping_s_target_is_no_class(self) -> None:
+        mapping = ClassMapping((0, 1, 3), WITH_VOID)
+        score = score_labels(always([[0, 1, 2]]), [labelled("a", [[0, 1, 2]])], THREE, mapping, data_classes=WITH_VOID)
+        assert score.confusion.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+        assert list(score.iou) == list(THREE.names)
+
     def test_classes_are_mapped(self) -> None:
         mapping = ClassMapping((1, 0, UNMAPPED), THREE)
         score = score_labels(always([[0, 1, 2]]), [labelled("a", [[1, 0, 0]])], THREE, mapping)

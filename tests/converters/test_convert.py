@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -130,6 +132,22 @@ class TestReuse:
         assert second.bundle.manifest.files["model.onnx"] == first.bundle.manifest.files["model.onnx"]
         assert "reused" in second.remarks[0]
 
+    def test_nothing_temporary_stays_where_ranges_cannot_be_kept(
+        self,
+        model: Path,
+        frames: Path,
+        cache_dir: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def full(*arguments: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "replace", full)
+        convert(model, str(frames), UNIT)
+        assert "the calibration could not be kept" in caplog.text
+        assert list((cache_dir / "calibration").iterdir()) == []
+
     def test_other_frames_are_measured(self, model: Path, frames: Path) -> None:
         convert(model, str(frames), UNIT)
         cv2.imwrite(str(frames / "frame00.png"), np.zeros((64, 64, 3), np.uint8))
@@ -175,6 +193,22 @@ class TestRefusals:
         tiny = frame_folder(tmp_path / "tiny", 4, height=15, width=64)
         with pytest.raises(FrameError, match=r"is 15x64, but the network takes 64x64; frames of less than a quarter"):
             convert(model, str(tiny), UNIT)
+
+    def test_tiny_frames_are_found_before_a_network_is_opened(
+        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def opened(*arguments: object) -> None:
+            raise AssertionError("a network was opened")
+
+        monkeypatch.setattr(recipe, "network_on_cpu", opened)
+        monkeypatch.setattr(recipe, "as_given", opened)
+        with pytest.raises(FrameError, match="frames of less than a quarter"):
+            convert(model, str(frame_folder(tmp_path / "tiny", 4, height=15, width=64)), UNIT)
+
+    @pytest.mark.parametrize("path", ["", "."])
+    def test_a_model_without_a_name(self, path: str, frames: Path) -> None:
+        with pytest.raises(ModelError, match=r"expected an ONNX file, but got '\.'; give a path such as model\.onnx"):
+            convert(path, str(frames), UNIT)
 
     def test_smaller_frames_are_enlarged_with_a_warning(
         self, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

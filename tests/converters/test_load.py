@@ -168,6 +168,17 @@ class TestFile:
         with pytest.raises(ModelError, match=r"expected at least \d+ bytes of weights in .*, but it has 17"):
             load_network(path)
 
+    def test_external_data_without_a_place(self, tmp_path):
+        path = tmp_path / "net.onnx"
+        onnx.save(toy_network(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+        model = onnx.load(path, load_external_data=False)
+        for entry in model.graph.initializer[0].external_data:
+            if entry.key == "offset":
+                entry.value = "abc"
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=r"does not say where the weights .* are kept .*'abc'.*export it again"):
+            load_network(path)
+
     @pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", ""])
     def test_external_data_outside_the_folder(self, location, tmp_path):
         path = tmp_path / "net.onnx"

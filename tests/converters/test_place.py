@@ -111,6 +111,15 @@ class TestPlace:
         for tensor, amax in wanted.items():
             assert constants[f"{tensor}_scale"] == np.float32(amax / 127)
 
+    def test_names_that_are_taken(self, network: onnx.ModelProto, placement: Placement) -> None:
+        taken = f"{placement.tensors[0]}_scale"
+        network.graph.initializer.append(numpy_helper.from_array(np.float32([2, 3]), taken))
+        placed = place_qdq(network, placement, ranges(placement))
+        onnx.checker.check_model(placed, full_check=True)
+        constants = {i.name: numpy_helper.to_array(i) for i in placed.graph.initializer}
+        assert constants[taken].tolist() == [2, 3]
+        assert constants[f"{taken}_1"].shape == ()
+
     def test_the_given_graph_is_left_as_it_was(self, network: onnx.ModelProto, placement: Placement) -> None:
         before = network.SerializeToString(deterministic=True)
         place_qdq(network, placement, ranges(placement))

@@ -241,3 +241,38 @@ class TestFailure:
         with pytest.raises(OutputError, match="the disk is full"):
             write_bundle(small_disk / "other.edgeseg", toy_manifest(), {MODEL: bytes(2**20)})
         assert entries(small_disk) == ["toy.edgeseg"]
+
+
+class TestHostileNames:
+    @pytest.mark.parametrize("name", ["a\0b", "\ud800", "loop"])
+    def test_names_that_no_file_has(self, name: str, bundle: Bundle) -> None:
+        (bundle.path / "loop").symlink_to("loop")
+        edit(bundle, files={**bundle.manifest.files, name: "0" * 64})
+        with pytest.raises(BundleError, match=r"do not use this bundle|is incomplete"):
+            Bundle.open(bundle.path)
+
+    def test_a_name_that_is_too_long(self, bundle: Bundle) -> None:
+        edit(bundle, files={**bundle.manifest.files, "a" * 300: "0" * 64})
+        with pytest.raises(BundleError, match=r"cannot read the bundle .* File name too long"):
+            Bundle.open(bundle.path)
+
+    def test_a_path_that_is_too_long(self) -> None:
+        with pytest.raises(BundleError, match=r"cannot read the bundle a+: File name too long"):
+            Bundle.open("a" * 300)
+        with pytest.raises(OutputError, match="File name too long; choose another place with -o"):
+            check_place(Path("a" * 300), force=False)
+
+    def test_a_file_that_may_not_be_read(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        read = Path.open
+
+        def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == MANIFEST:
+                return read(path, *arguments, **options)
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(BundleError, match=r"Permission denied \(.*model\.onnx\); check its permissions"):
+            Bundle.open(bundle.path)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(BundleError, match=r"cannot read .*model\.onnx: Permission denied"):
+            bundle.read_model()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ class TestEngine:
         assert len(backend.compiled) == 2
         assert path.read_bytes() == whole
         assert "is damaged and is compiled again" in caplog.text
+
+    def test_an_engine_that_does_not_load_is_compiled_again(
+        self, cache_dir: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        backend = FakeBackend()
+        engine_cache.engine(backend, b"graph", "d", TARGET)
+        (path,) = stored(cache_dir)
+        whole, foreign = path.read_bytes(), b"of another build of the library"
+        path.write_bytes(hashlib.sha256(foreign).digest() + foreign)
+        engine_cache.engine(backend, b"graph", "d", TARGET)
+        assert len(backend.compiled) == 2
+        assert path.read_bytes() == whole
+        assert "does not load and is compiled again: not compiled by the fake backend" in caplog.text
 
     def test_a_folder_that_cannot_be_written_costs_only_time(
         self, cache_dir: Path, caplog: pytest.LogCaptureFixture

@@ -38,3 +38,12 @@ class TestReadEnvironment:
     def test_the_process_s_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EDGESEG_BACKEND", "openvino")
         assert read_environment().backend == "openvino"
+
+    def test_no_home_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def homeless(path: Path) -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "expanduser", homeless)
+        with pytest.raises(UsageError, match=r"there is no home folder.*; set EDGESEG_CACHE_DIR to a folder"):
+            read_environment({})
+        assert read_environment({"XDG_CACHE_HOME": "/x"}).cache_dir == Path("/x/edgeseg")

@@ -160,3 +160,31 @@ class TestMapping:
         source = load_labels(written(tmp_path / "l.json", THREE))
         with pytest.raises(LabelError, match=message):
             load_mapping(str(written(tmp_path / "m.json", {"to": "camvid", "map": table})), source)
+
+
+class TestHostileFiles:
+    @pytest.mark.parametrize("value", ["x", -1, 256, 10**5, True, 1.5])
+    def test_ignore_index(self, value: Any, tmp_path: Path) -> None:
+        with pytest.raises(LabelError, match=r"ignore_index must be 0\.\.255 or null, but is"):
+            load_labels(written(tmp_path / "l.json", {"classes": THREE, "ignore_index": value}))
+
+    @pytest.mark.parametrize("value", ["x", -1, 3, 99, True])
+    def test_background(self, value: Any, tmp_path: Path) -> None:
+        with pytest.raises(LabelError, match="background must be the index of one of the 3 classes or null, but is"):
+            load_labels(written(tmp_path / "l.json", {"classes": THREE, "background": value}))
+
+    @pytest.mark.parametrize(
+        "entry", ['{"id": Infinity, "name": "a", "color": [0, 0, 0]}', '{"id": 0, "color": [1e999]}']
+    )
+    def test_numbers_without_end(self, entry: str, tmp_path: Path) -> None:
+        with pytest.raises(LabelError, match="is no label set"):
+            load_labels(written(tmp_path / "l.json", f"[{entry}]"))
+
+    def test_endless_nesting(self, tmp_path: Path) -> None:
+        with pytest.raises(LabelError, match="is not JSON"):
+            load_labels(written(tmp_path / "l.json", "[" * 200_000))
+
+    def test_a_number_as_target_class(self, tmp_path: Path) -> None:
+        path = written(tmp_path / "m.json", {"to": "camvid", "map": {"road": 5}})
+        with pytest.raises(LabelError, match="unknown class '5'"):
+            load_mapping(str(path), load_labels("camvid"))

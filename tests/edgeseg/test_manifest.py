@@ -105,3 +105,22 @@ class TestValues:
 
     def test_drop(self) -> None:
         assert Scores("miou", 69.35, 69.1).drop == pytest.approx(0.25)
+
+
+class TestHostileFiles:
+    def test_endless_nesting(self) -> None:
+        with pytest.raises(BundleError, match="is not JSON"):
+            Manifest.from_json("[" * 200_000)
+
+    def test_an_integer_beyond_every_float(self) -> None:
+        with pytest.raises(BundleError, match=r"manifest\.input is not valid \(int too large"):
+            Manifest.from_json(changed("input.mean", [10**400, 0, 0]))
+
+    @pytest.mark.parametrize("version", [0, -1])
+    def test_versions_that_were_never_written(self, version: int) -> None:
+        with pytest.raises(BundleError, match=f"has schema_version {version}, which no edgeseg writes"):
+            Manifest.from_json(changed("schema_version", version))
+
+    def test_classes_that_do_not_fit_the_channels(self) -> None:
+        with pytest.raises(BundleError, match="names 4 classes for 5 output channels; convert the network again"):
+            Manifest.from_json(changed("output.channels", 5))

@@ -63,6 +63,15 @@ def test_an_ignored_class_is_not_counted() -> None:
     assert matrix.matrix.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
+def test_an_ignored_class_has_no_score_but_predicting_it_is_wrong() -> None:
+    matrix = ConfusionMatrix(3)
+    matrix.add(image([0, 1, 1, 2, 2, 2]), image([0, 1, 0, 2, 2, 2]), 0)
+    iou = matrix.iou()
+    assert math.isnan(iou[0])
+    assert iou[1:].tolist() == [0.5, 1]
+    assert matrix.mean_iou() == 0.75
+
+
 def test_classes_that_do_not_come_have_no_score() -> None:
     matrix = ConfusionMatrix(3)
     matrix.add(image([0, 0]), image([0, 1]), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from pathlib import Path
 from typing import get_args
@@ -192,3 +193,16 @@ class TestCompilation:
         logits = noise(3, 3, 3)
         assert np.array_equal(fused.class_map(logits, axes), logits.argmax(axis=0))
         assert "kernels are compiled at every start" in caplog.text
+
+    @pytest.mark.usefixtures("_forgotten")
+    def test_works_where_the_disk_is_full(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def full(*arguments: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setitem(fused._compiled, "_argmax", full)
+        logits = noise(3, 3, 3)
+        class_map = fused.class_map(logits, upsampling((3, 3), (3, 3), (3, 3), None))
+        assert np.array_equal(class_map, logits.argmax(axis=0))
+        assert "since they cannot be saved: [Errno 28] No space left on device" in caplog.text
