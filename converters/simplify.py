@@ -102,12 +102,17 @@ def _check_equal(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
     for name, one, two in zip(
         (o.name for o in before.graph.output), outputs_of(before, feed), outputs_of(after, feed), strict=True
     ):
+        if not np.isfinite(one).all():
+            raise ModelError(
+                f"the network gives NaN or infinity in {name} for random input, before anything was changed; look for "
+                "broken weights, and export it again"
+            )
         limit = _TOLERANCE * max(1.0, float(np.abs(one).max()))
         difference = float(np.abs(one.astype(np.float64) - two).max()) if one.shape == two.shape else np.inf
         if not difference <= limit:
             raise ModelError(
-                f"simplifying changed output {name} by {difference:.3g} (allowed: {limit:.3g}; nan means non-finite "
-                "values in the network); please report this network"
+                f"simplifying changed output {name} by {difference:.3g} (allowed: {limit:.3g}); "
+                "please report this network"
             )
 
 

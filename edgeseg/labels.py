@@ -101,7 +101,7 @@ class LabelSet:
         )
 
     def classes(self) -> LabelSet:
-        """This set without a void channel at its end: what is labelled and scored (one that is ignored has no score)."""
+        """This set without a void channel at its end: what is labelled and scored (not an ignored one)."""
         if self.background is None or self.background != len(self) - 1:
             return self
         return LabelSet(self.names[:-1], self.palette[:-1], self.ignore_index)

@@ -96,6 +96,8 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
             "convert needs --frames: a folder, glob, text list or video with real frames of the network's domain; "
             "there is no default and no random calibration data, because ranges from it cost accuracy silently"
         )
+    if options.map and options.labels is None:
+        raise UsageError("--map brings the network's classes to those of the labels; give the labels with --labels DIR")
     mean, std = preprocessing(options)
     return ConvertOptions(
         classes=options.classes,

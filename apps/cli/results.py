@@ -43,7 +43,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def scores_summary(scores: Scores | None) -> dict[str, Any] | None:
-    """Accuracy before and after, in points of 0..100, as `convert` and `info` print it; None where none was measured."""
+    """Accuracy before and after, in points of 0..100, as `convert` and `info` print it; None where not measured."""
     if scores is None:
         return None
     return {

@@ -6,6 +6,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +137,16 @@ def _session(model: bytes, target: Target, profile_folder: str | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if streams == 1 else "0")
     # x86 processors without VNNI add pairs of u8 x s8 products in 16 bits and saturate; u8 x u8 sums are exact.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    # Denormal numbers cost hundreds of cycles each and change no class.
+    # Denormal numbers cost hundreds of cycles each (a tenth of ESPNet's time in float) and change no class.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if profile_folder is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(profile_folder) / "run")
     try:
-        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # In a thread that ends here: the option above also changes the arithmetic of the thread that makes the session,
+        # and that of the user's program is not ours to change.
+        with ThreadPoolExecutor(1, "edgeseg-session") as maker:
+            return maker.submit(runtime.InferenceSession, model, options, providers=["CPUExecutionProvider"]).result()
     except Exception as error:  # onnxruntime's errors share no base class below Exception
         raise EngineError(f"onnxruntime cannot load the graph: {error}; lint it with: edgeseg lint") from error
 

@@ -112,6 +112,11 @@ class TestBadInput:
         assert (code, out) == (2, "")
         assert message in err
 
+    def test_a_mapping_without_labels(self, edgeseg: Run, network: Path, frames: Path) -> None:
+        code, _, err = edgeseg("convert", network, "--frames", frames, *GIVEN, "--map", "cityscapes:camvid")
+        assert code == 2
+        assert "give the labels with --labels DIR" in err
+
     @pytest.mark.parametrize("source", ["none", "empty", "*.nothing"])
     def test_sources_without_frames(self, source: str, edgeseg: Run, network: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

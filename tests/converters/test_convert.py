@@ -66,7 +66,9 @@ class TestBundle:
         assert manifest.scores.metric == "agreement"
         assert 90 < manifest.scores.int8_score <= 100
         assert lint(onnx.load_from_string(bundle.read_model())) == []
-        assert json.loads((bundle.path / "report.json").read_text())
+        proven = json.loads((bundle.path / "report.json").read_text())["files"]
+        assert proven.keys() == {"model.onnx", "calibration.json", "calibration.cache"}
+        assert proven.items() <= manifest.files.items()
         assert result.seconds.keys() == {"prepare", "check", "calibrate", "quantize", "verify", "write"}
 
     def test_ranges_are_in_both_tables(self, model: Path, frames: Path) -> None:
@@ -131,6 +133,23 @@ class TestReuse:
         assert second.reused_calibration
         assert second.bundle.manifest.files["model.onnx"] == first.bundle.manifest.files["model.onnx"]
         assert "reused" in second.remarks[0]
+
+    def test_names_and_digests_pair_up_in_another_order(self, model: Path, frames: Path, tmp_path: Path) -> None:
+        scored = str(frame_folder(tmp_path / "other", 2, first_seed=50))
+        manifests = []
+        for names in (
+            sorted(p.name for p in frames.iterdir()),
+            sorted((p.name for p in frames.iterdir()), reverse=True),
+        ):
+            (frames / "list.txt").write_text("\n".join(names))
+            options = dataclasses.replace(UNIT, score_frames=scored, force=True)
+            result = convert(model, str(frames / "list.txt"), options)
+            manifests.append(result.bundle.manifest.quantization)
+            (frames / "list.txt").unlink()
+        assert result.reused_calibration
+        first, second = (dict(zip(m.frame_names, m.frame_digests, strict=True)) for m in manifests)
+        assert list(first) != list(second)
+        assert first == second
 
     def test_nothing_temporary_stays_where_ranges_cannot_be_kept(
         self,
@@ -226,6 +245,12 @@ class TestRefusals:
         with pytest.raises(FrameError, match="every one was used for calibration"):
             convert(model, str(frames), dataclasses.replace(UNIT, score_frames=str(frames)))
 
+    def test_broken_frames_at_both_ends(self, model: Path, frames: Path) -> None:
+        for name in ("frame00.png", "frame11.png"):
+            (frames / name).write_bytes(b"no image")
+        result = convert(model, str(frames), dataclasses.replace(UNIT, skip_broken=True))
+        assert result.frames == 7
+
     def test_broken_frame(self, model: Path, frames: Path) -> None:
         (frames / "frame05.png").write_bytes(b"no image")
         with pytest.raises(FrameError, match=r"frame05\.png.*--skip-broken"):
@@ -263,6 +288,6 @@ class TestRefusals:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
         path = tmp_path / "overflow.onnx"
         onnx.save(network, path)
-        with pytest.raises(ModelError, match="non-finite values in the network"):
+        with pytest.raises(ModelError, match="gives NaN or infinity in logits for random input"):
             convert(path, str(frames), UNIT)
         assert not path.with_suffix(".edgeseg").exists()

@@ -12,6 +12,7 @@ from edgeseg.calibration.measure import measure_ranges
 from edgeseg.calibration.ranges import minmax
 from edgeseg.converters.embed import embed_preprocessing
 from edgeseg.converters.fold import fold_batch_norms
+from edgeseg.converters.graph import copy_model
 from edgeseg.converters.place import Placement, place_qdq, plan_placement, weight_scales
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 
@@ -112,6 +113,7 @@ class TestPlace:
             assert constants[f"{tensor}_scale"] == np.float32(amax / 127)
 
     def test_names_that_are_taken(self, network: onnx.ModelProto, placement: Placement) -> None:
+        network = copy_model(network)
         taken = f"{placement.tensors[0]}_scale"
         network.graph.initializer.append(numpy_helper.from_array(np.float32([2, 3]), taken))
         placed = place_qdq(network, placement, ranges(placement))

@@ -173,6 +173,13 @@ class TestHostileFiles:
         with pytest.raises(LabelError, match="background must be the index of one of the 3 classes or null, but is"):
             load_labels(written(tmp_path / "l.json", {"classes": THREE, "background": value}))
 
+    def test_a_void_channel_that_would_be_scored(self, tmp_path: Path) -> None:
+        file = written(tmp_path / "l.json", {"classes": THREE, "background": 0})
+        with pytest.raises(LabelError, match="must be the last of the 3 classes or the ignore_index, but is 0"):
+            load_labels(file)
+        ignored = load_labels(written(tmp_path / "l.json", {"classes": THREE, "background": 0, "ignore_index": 0}))
+        assert len(ignored.classes()) == 3
+
     @pytest.mark.parametrize(
         "entry", ['{"id": Infinity, "name": "a", "color": [0, 0, 0]}', '{"id": 0, "color": [1e999]}']
     )

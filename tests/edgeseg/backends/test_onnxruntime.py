@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +25,22 @@ class TestONNXRuntime(BackendTester):
         from support.backend_tester import MODEL
 
         assert ONNXRuntimeBackend().compile(MODEL, Target(threads=1)) == MODEL
+
+    def test_leaves_the_callers_arithmetic_as_it_is(self, tmp_path: Path) -> None:
+        """In a process of its own: ONNX Runtime sets the mode once, with the first session."""
+        from support.backend_tester import MODEL
+
+        (tmp_path / "model.onnx").write_bytes(MODEL)
+        program = (
+            "import sys, numpy as np\n"
+            "from edgeseg.backends import Target\n"
+            "from edgeseg.backends.onnxruntime import ONNXRuntimeBackend\n"
+            "engine = ONNXRuntimeBackend().load(open(sys.argv[1], 'rb').read(), Target(threads=2))\n"
+            "engine.infer([np.zeros(spec.shape, spec.dtype) for spec in engine.inputs])\n"
+            "print(float(np.array([1e-38], np.float32)[0]) > 0)\n"
+        )
+        command = [sys.executable, "-c", program, str(tmp_path / "model.onnx")]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
 
     def test_sends_no_telemetry(self) -> None:
         ONNXRuntimeBackend().version()
