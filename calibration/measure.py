@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from edgeseg.calibration.observers import SAMPLE, Histogram, HistogramObserver
 from edgeseg.calibration.probes import Probe, add_probes
 from edgeseg.errors import CalibrationError, ShapeError
 from edgeseg.libraries import require
+from edgeseg.machine import usable_processors
 
 __all__ = ["measure_ranges"]
 
@@ -59,7 +59,7 @@ def measure_ranges(
     """
     _check_tensors(model.graph, tensors)
     inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or usable_processors()
     probed, probes = add_probes(model, [name for name in tensors if name not in inputs], sample)
     probes += [Probe(name, name) for name in dict.fromkeys(tensors) if name in inputs]
     forward = _Forward(probed, [name for probe in probes for name in probe.outputs if name not in inputs], workers)
