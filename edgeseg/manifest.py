@@ -189,6 +189,12 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        logits, network = (self.output.height, self.output.width), (self.input.height, self.input.width)
+        if self.output.coordinates is None and logits != network:
+            raise BundleError(
+                f"the manifest has an output of {logits[0]}x{logits[1]} for an input of {network[0]}x{network[1]}, "
+                "but no rule to bring one to the other; convert the network again"
+            )
         if len(self.labels) != self.output.channels:
             raise BundleError(
                 f"the manifest names {len(self.labels)} classes for {self.output.channels} output channels; "

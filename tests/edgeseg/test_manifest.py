@@ -124,3 +124,9 @@ class TestHostileFiles:
     def test_classes_that_do_not_fit_the_channels(self) -> None:
         with pytest.raises(BundleError, match="names 4 classes for 5 output channels; convert the network again"):
             Manifest.from_json(changed("output.channels", 5))
+
+
+def test_smaller_logits_need_a_rule() -> None:
+    with pytest.raises(BundleError, match="an output of 2x3 for an input of 8x12, but no rule"):
+        toy_manifest(8, 12, logits=(2, 3), coordinates=None)
+    assert toy_manifest(8, 12, logits=(2, 3), coordinates="half_pixel").output.height == 2
