@@ -13,37 +13,29 @@ import numpy as np
 import pytest
 
 import edgeseg
+from benchmarks.networks import NETWORKS, BenchmarkNetwork
 from edgeseg.calibration.frames import frames_from
 from edgeseg.converters.convert import convert
-from edgeseg.converters.options import ConvertOptions, ConvertResult
-
-IMAGENET = ConvertOptions(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), classes="cityscapes")
-CAMVID = ConvertOptions(
-    mean=(110.33102417, 108.40886688, 105.03319550),
-    std=(18392.0559295, 18536.1393045, 17825.6092214),
-    color_order="BGR",
-    classes="camvid",
-)
+from edgeseg.converters.options import ConvertResult
 
 
 @dataclass(frozen=True)
 class Case:
     """A network of ../shared/models and how many of its layers are INT8 and float."""
 
-    model: str
-    options: ConvertOptions
+    name: str
     int8: int
     in_float: int
 
-
-CASES = [
-    Case("espnet_camvid_360x480", CAMVID, 82, 3),
-    Case("espnetv2_s0.5_cityscapes_352x480", replace(IMAGENET, mapping="cityscapes:camvid"), 123, 16),
-    Case("espnetv2_s2.0_cityscapes_512x1024", replace(IMAGENET, mapping="cityscapes:camvid"), 123, 16),
-]
+    @property
+    def network(self) -> BenchmarkNetwork:
+        return NETWORKS[self.name]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.model)
+CASES = [Case("espnet", 82, 3), Case("espnetv2-s0.5", 123, 16), Case("espnetv2-s2.0", 123, 16)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found
@@ -58,13 +50,13 @@ def converted(case: Case, shared: Path, tmp_path_factory: pytest.TempPathFactory
     listing = folder / "val.txt"
     listing.write_text("\n".join(str(camvid / "val" / "images" / name) for name in chosen))
     options = replace(
-        case.options,
+        case.network.options,
         count=6,
         score_frames=str(listing),
         labels=camvid / "val" / "labels",
-        output=folder / f"{case.model}.edgeseg",
+        output=folder / f"{case.name}.edgeseg",
     )
-    return convert(shared / "models" / f"{case.model}.onnx", str(camvid / "train" / "images"), options)
+    return convert(shared / "models" / case.network.file, str(camvid / "train" / "images"), options)
 
 
 def test_layers_and_accuracy(case: Case, converted: ConvertResult) -> None:
