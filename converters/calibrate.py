@@ -57,7 +57,7 @@ def calibrate(
         progress: called with 1 after every frame.
 
     Raises:
-        FrameError: when a frame cannot be read or is smaller than the network.
+        FrameError: when a frame cannot be read or has less than a quarter of the network's height or width.
         CalibrationError: when a tensor holds NaN or infinity.
     """
     digests, names = _digests(prepared, frames)
