@@ -49,7 +49,9 @@ class OpenVINOBackend:
             _log.info("this processor's INT8 sums overflow (no VNNI), so the quantized layers are computed in float32")
             options["LP_TRANSFORMS_MODE"] = "NO"
         try:
-            compiled = core.compile_model(core.read_model(model), "CPU", options)
+            network = core.read_model(model)
+            _keep_quantization_behind_concat(network)
+            compiled = core.compile_model(network, "CPU", options)
             exported: bytes = compiled.export_model().getvalue()
         except RuntimeError as error:
             raise EngineError(f"openvino cannot compile the graph: {error}; lint it with: edgeseg lint") from error
@@ -170,6 +172,25 @@ def _layer(row: Any) -> LayerProfile:
     return LayerProfile(row.node_name, row.node_type, kernel, _PRECISIONS.get(kind, kind), milliseconds)
 
 
+def _keep_quantization_behind_concat(model: Any) -> None:
+    """Stop OpenVINO from moving a quantization in front of a Concat, which gives wrong sums.
+
+    Its pass MoveFakeQuantize (seen in 2026.4) turns Concat, Q, Conv into Q, Concat, Conv, also across one operator
+    between Concat and Q; the zero points of the moved quantizations then differ by channel and the convolution counts
+    them wrongly, by a third of its result. A maximum with the lowest float changes no value and stands in the way.
+    """
+    ops = _library().opset13
+    lowest = np.float32(np.finfo(np.float32).min)
+    for node in model.get_ops():
+        if node.get_type_name() != "FakeQuantize":
+            continue
+        before = node.input_value(0).get_node()
+        above = [before, *(port.get_node() for port in before.input_values()[:1])]
+        if any(op.get_type_name() == "Concat" for op in above):
+            barrier = ops.maximum(node.input_value(0), ops.constant(lowest))
+            node.input(0).replace_source_output(barrier.output(0))
+
+
 @lru_cache(maxsize=1)
 def adds_exactly() -> bool:
     """Whether an INT8 convolution of OpenVINO on this processor gives the exact sum.
@@ -186,6 +207,8 @@ def adds_exactly() -> bool:
     stored = ops.constant(np.full((channels, channels, 1, 1), 127, np.int8))
     weights = ops.multiply(ops.convert(stored, np.float32), ops.constant(np.full((channels, 1, 1, 1), 1, np.float32)))
     convolved = ops.convolution(activation, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    compiled = _core().compile_model(openvino.Model([convolved], [frame], "sum"), "CPU", {"NUM_STREAMS": 1})
+    # Without the hint a processor with BF16 rounds the sum itself.
+    options = {"NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = _core().compile_model(openvino.Model([convolved], [frame], "sum"), "CPU", options)
     result = compiled({0: np.full((1, channels, 4, 4), amax)})[0]
     return bool(np.array_equal(result, np.full(result.shape, channels * 127.0 * 127.0)))
