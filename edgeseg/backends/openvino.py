@@ -50,7 +50,7 @@ class OpenVINOBackend:
             options["LP_TRANSFORMS_MODE"] = "NO"
         try:
             network = core.read_model(model)
-            _keep_quantization_behind_concat(network)
+            _protect_from_lowering(network)
             compiled = core.compile_model(network, "CPU", options)
             exported: bytes = compiled.export_model().getvalue()
         except RuntimeError as error:
@@ -172,23 +172,38 @@ def _layer(row: Any) -> LayerProfile:
     return LayerProfile(row.node_name, row.node_type, kernel, _PRECISIONS.get(kind, kind), milliseconds)
 
 
-def _keep_quantization_behind_concat(model: Any) -> None:
-    """Stop OpenVINO from moving a quantization in front of a Concat, which gives wrong sums.
+def _protect_from_lowering(model: Any) -> None:
+    """Stop OpenVINO's low-precision passes (seen in 2026.4) where they change what a graph computes.
 
-    Its pass MoveFakeQuantize (seen in 2026.4) turns Concat, Q, Conv into Q, Concat, Conv, also across one operator
-    between Concat and Q; the zero points of the moved quantizations then differ by channel and the convolution counts
-    them wrongly, by a third of its result. A maximum with the lowest float changes no value and stands in the way.
+    A maximum with the lowest float changes no value and stands in the way of
+    - MoveFakeQuantize, which turns Concat, Q, Conv into Q, Concat, Conv, also across one operator between Concat and Q:
+      the convolution then counts the zero points of the branches wrongly, by a third of its result;
+    - the reading of the frame's normalisation as a dequantization, which is then moved behind an average pooling: that
+      rounds to integers and pads with black, where the graph pads with the mean.
     """
-    ops = _library().opset13
-    lowest = np.float32(np.finfo(np.float32).min)
     for node in model.get_ops():
-        if node.get_type_name() != "FakeQuantize":
-            continue
-        before = node.input_value(0).get_node()
-        above = [before, *(port.get_node() for port in before.input_values()[:1])]
-        if any(op.get_type_name() == "Concat" for op in above):
-            barrier = ops.maximum(node.input_value(0), ops.constant(lowest))
-            node.input(0).replace_source_output(barrier.output(0))
+        if node.get_type_name() == "FakeQuantize":
+            before = node.input_value(0).get_node()
+            above = [before, *(port.get_node() for port in before.input_values()[:1])]
+            if any(op.get_type_name() == "Concat" for op in above):
+                _insert_maximum(node.input_value(0), [node.input(0)])
+    for entry in model.inputs:
+        port, consumers = entry, list(entry.get_target_inputs())
+        while len(consumers) == 1 and consumers[0].get_node().get_type_name() in _NORMALISING:
+            port = consumers[0].get_node().output(0)
+            consumers = list(port.get_target_inputs())
+        _insert_maximum(port, consumers)
+
+
+_NORMALISING = frozenset({"Add", "Convert", "Divide", "Multiply", "Subtract", "Transpose"})
+
+
+def _insert_maximum(port: Any, consumers: Sequence[Any]) -> None:
+    ops = _library().opset13
+    if port.get_element_type().is_real():
+        barrier = ops.maximum(port, ops.constant(np.float32(np.finfo(np.float32).min)))
+        for consumer in consumers:
+            consumer.replace_source_output(barrier.output(0))
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from support.backend_tester import FRAMES, MODEL, BackendTester, reference
 from support.bundles import quantized_graph
 from support.graphs import GraphBuilder, random_frame, run_graph
@@ -31,6 +32,28 @@ def quantized_concat(between: str | None) -> bytes:
     bias = builder.constant(builder.random.normal(0, 1, 8).astype(np.float32))
     y = builder.add("Conv", x, weight, bias, kernel_shape=[3, 3], pads=[1] * 4)
     content: bytes = builder.model(y, (1, 3, 12, 16)).SerializeToString()
+    return content
+
+
+def pooled_frame() -> bytes:
+    """A normalised frame that a quantized convolution and, through a pooling that pads, another one read."""
+    builder = GraphBuilder(5)
+    x = builder.add("Transpose", builder.add("Cast", "image", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    x = builder.add("Sub", x, builder.constant(np.full((1, 3, 1, 1), 110, np.float32)))
+    x = builder.add("Mul", x, builder.constant(np.full((1, 3, 1, 1), 1 / 60, np.float32)))
+    scale, zero = builder.constant(np.float32(0.02)), builder.constant(np.int8(0))
+    branches = []
+    for stride in (1, 2):
+        pooling = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4, "count_include_pad": 1}
+        y = builder.add("AveragePool", x, **pooling) if stride > 1 else x
+        y = builder.add("DequantizeLinear", builder.add("QuantizeLinear", y, scale, zero), scale, zero)
+        stored = builder.constant(builder.random.integers(-64, 65, (4, 3, 3, 3)).astype(np.int8))
+        scales, zeros = builder.constant(np.full(4, 0.01, np.float32)), builder.constant(np.zeros(4, np.int8))
+        weight = builder.add("DequantizeLinear", stored, scales, zeros, axis=0)
+        branches.append(builder.add("Conv", y, weight, kernel_shape=[3, 3], pads=[1] * 4, strides=[3 - stride] * 2))
+    y = builder.add("Add", *branches)
+    model = builder.model(y, (1, 12, 16, 3), (1, 4, 6, 8), input_type=TensorProto.UINT8)
+    content: bytes = model.SerializeToString()
     return content
 
 
@@ -87,6 +110,17 @@ class TestInt8:
         assert [layer.precision for layer in engine.profile() if layer.kind == "Convolution"].count("int8") == 1
         (expected,) = run_graph(onnx.load_from_string(model), image=frame)
         # Values at the edge between two int8 values may round to either.
+        assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+        engine.close()
+
+    @pytest.mark.usefixtures("as_if_exact")
+    def test_the_normalised_frame_is_pooled_in_float(self) -> None:
+        # OpenVINO takes the normalisation for a dequantization and pools the uint8 frame, padded with black.
+        model, frame = pooled_frame(), random_frame(12, 16, 3)[None]
+        backend = OpenVINOBackend()
+        engine = backend.load(backend.compile(model, PROFILED), PROFILED)
+        (found,) = engine.infer([frame])
+        (expected,) = run_graph(onnx.load_from_string(model), image=frame)
         assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
         engine.close()
 
