@@ -96,22 +96,25 @@ def _free_name(model: onnx.ModelProto, wanted: str, tensor: str) -> str:
     return tensor
 
 
-def cut_upsampling(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Coordinates | None]:
-    """End the graph before a last bilinear Resize to the input's size.
+def cut_upsampling(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None
+) -> tuple[onnx.ModelProto, Coordinates | None]:
+    """End the graph before a last bilinear Resize to the class map's size.
 
     Args:
         model: one output of logits (1, C, H, W) or smaller.
+        size: (H, W) of the class map; None for the input's size.
 
     Returns:
-        A new model with the one output `logits`, and the rule that brings it to the input's size: that of the Resize
-        which was cut; `half_pixel` where the network itself ends at a smaller size (the default of ONNX's Resize and of
-        PyTorch's interpolate); None where the logits have the input's size.
+        A new model with the one output `logits`, and the rule that brings it to the class map's size: that of the
+        Resize which was cut; `half_pixel` where the network itself ends at a smaller size (the default of ONNX's Resize
+        and of PyTorch's interpolate); None where the logits have the class map's size.
     """
     result = copy_model(model)
     name_nodes(result)
     index = GraphIndex(result)
     end = index.outputs[0]
-    size = _input_size(index)
+    size = size or _input_size(index)
     logits, rule = _before_upsampling(index, end, size)
     shape = index.shape(logits)
     if shape is None or len(shape) != 4:

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from edgeseg.converters.graph import GraphIndex, attribute, name_nodes, remove_unused, with_shapes
+from edgeseg.converters.metadata import NetworkMetadata, read_metadata
 from edgeseg.converters.opset import opset_of, to_target_opset
 from edgeseg.converters.read import check_operators, read_model
 from edgeseg.converters.simplify import simplify_graph
@@ -34,6 +35,8 @@ class LoadedNetwork:
         output_name: the logits, (1, channels, h, w) float32.
         channels: number of logits per pixel.
         height, width: size of the input in pixels.
+        map_size: (height, width) of the class map: that of the logits where a network super-resolves, else the input's.
+        metadata: what the network says of itself.
     """
 
     model: onnx.ModelProto
@@ -46,6 +49,8 @@ class LoadedNetwork:
     channels: int
     height: int
     width: int
+    map_size: tuple[int, int]
+    metadata: NetworkMetadata
 
 
 def load_network(path: str | Path, size: tuple[int, int] | None = None, *, output: str | None = None) -> LoadedNetwork:
@@ -59,12 +64,12 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
         output: name of the output to keep where there are several.
 
     Raises:
-        ModelError: for a file that is missing, truncated or no valid ONNX graph.
+        ModelError: for a file that is missing, truncated or no valid ONNX graph, or whose metadata is malformed.
         UnsupportedModelError: for a valid graph that is no float segmentation network with one image input.
     """
     path = Path(path)
     model, digest = read_model(path)
-    opset = opset_of(model)
+    opset, metadata = opset_of(model), read_metadata(model, path.name)
     check_operators(model)
     _drop_initializer_inputs(model)
     _check_input(model)
@@ -75,7 +80,7 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
     remove_unused(model)
     name_nodes(model)
     model = with_shapes(model)
-    channels, height, width = _check_shapes(model)
+    channels, height, width, map_size = _check_shapes(model)
     return LoadedNetwork(
         model=model,
         name=path.stem,
@@ -87,6 +92,8 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
         channels=channels,
         height=height,
         width=width,
+        map_size=map_size,
+        metadata=metadata,
     )
 
 
@@ -217,8 +224,8 @@ def _before_argmax(index: GraphIndex, tensor: str) -> str:
     return str(node.input[0])
 
 
-def _check_shapes(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Channels of the logits, height and width of the input."""
+def _check_shapes(model: onnx.ModelProto) -> tuple[int, int, int, tuple[int, int]]:
+    """Channels of the logits, height and width of the input, and the class map's size."""
     index = GraphIndex(model)
     value = model.graph.output[0]
     shape = index.shape(value.name)
@@ -240,10 +247,12 @@ def _check_shapes(model: onnx.ModelProto) -> tuple[int, int, int]:
             f"from {last.op_type if last is not None else 'its input'}; export it without post-processing"
         )
     h, w = shape[2:]
+    if h > height and h % height == 0 and w * height == h * width:
+        return shape[1], height, width, (h, w)
     # Strided convolutions round up or down, so the two ratios may differ by less than a pixel of the logits.
     if h > height or w > width or abs(h * width - w * height) > max(height, width) * 2:
         raise UnsupportedModelError(
-            f"expected logits of the input's size or a fraction of it, but the input is {height}x{width} and the "
-            f"logits are {h}x{w}; export the network so that both have the same aspect"
+            f"expected logits of the input's size, a fraction or a whole multiple of it, but the input is "
+            f"{height}x{width} and the logits are {h}x{w}; export the network so that both have the same aspect"
         )
-    return shape[1], height, width
+    return shape[1], height, width, (height, width)

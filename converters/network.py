@@ -72,8 +72,8 @@ def as_given(prepared: Prepared) -> Iterator[Predictor]:
         feed = {prepared.loaded.input_name: np.ascontiguousarray((image - mean) / std)}
         (logits,) = session.run([prepared.loaded.output_name], feed)
         size = (logits.shape[2], logits.shape[3])
-        rule = prepared.output.coordinates if size != (spec.height, spec.width) else None
-        axes = upsampling(frame.shape[:2], (spec.height, spec.width), size, rule)
+        rule = prepared.output.coordinates if size != prepared.loaded.map_size else None
+        axes = upsampling(frame.shape[:2], prepared.loaded.map_size, size, rule)
         return reference_class_map(logits[0], axes.rows, axes.columns)
 
     yield predict

@@ -53,10 +53,28 @@ def to_target_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in result.graph.node:
         if node.domain == _HELD_DOMAIN:
             node.domain = ""
+    _drop_newer_attributes(result, opset)
     del result.opset_import[:]
     result.opset_import.append(helper.make_opsetid("", OPSET))
     result.ir_version = 8
     return result
+
+
+def _drop_newer_attributes(model: onnx.ModelProto, opset: int) -> None:
+    """Take out attributes that opset 17 does not know; ONNX's converter leaves some, such as Resize's `antialias`."""
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, OPSET, ""):
+            continue
+        known = onnx.defs.get_schema(node.op_type, OPSET, "").attributes
+        for item in [a for a in node.attribute if a.name not in known]:
+            newer = onnx.defs.get_schema(node.op_type, opset, "").attributes.get(item.name)
+            value = helper.get_attribute_value(item)
+            if newer is not None and value != helper.get_attribute_value(newer.default_value):
+                raise UnsupportedModelError(
+                    f"{node.op_type} {node.name!r} has {item.name}={value!r}, which opset {OPSET} does not have; "
+                    "replace it in the network and export again"
+                )
+            node.attribute.remove(item)
 
 
 def _hold(model: onnx.ModelProto) -> None:

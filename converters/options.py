@@ -21,8 +21,9 @@ class ConvertOptions:
 
     Attributes:
         mean, std: per channel in the network's order, in 0..255 units; the network was trained on (x - mean) / std.
-        color_order: channel order in which the network was trained.
-        classes: a preset label set or a JSON file; None numbers the classes.
+            None where the network's own metadata says it.
+        color_order: channel order in which the network was trained; None takes what its metadata says, else RGB.
+        classes: a preset label set or a JSON file; None takes what the metadata says, else numbers the classes.
         method: range chooser, see `edgeseg.calibration.ranges.METHODS`.
         count: calibration frames, evenly spaced over the source.
         score_frames: frames to score on; None takes those of the source that calibration left.
@@ -34,12 +35,12 @@ class ConvertOptions:
         output: the bundle's folder; None puts MODEL.edgeseg beside the network.
         force: replace a bundle that stands there.
         skip_broken: leave out frames that cannot be read instead of stopping at them.
-        licence: licence of the weights, for the manifest.
+        licence: licence of the weights, for the manifest; None takes what the metadata says.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    color_order: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    color_order: Literal["RGB", "BGR"] | None = None
     classes: str | None = None
     method: str = DEFAULT_METHOD
     count: int = DEFAULT_COUNT

@@ -13,6 +13,7 @@
     ├── CalibrationError           ranges that cannot be measured or read
     ├── BundleError                a bundle that is foreign, truncated, changed or newer
     ├── EngineError                an engine that does not compile, load or run
+    ├── TrainingError              a training run that cannot go on
     └── OutputError                a result that cannot be written
 
 A message says what was expected, what came, and what to do. Errors that are not in this tree are bugs of edgeseg and
@@ -37,6 +38,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "ShapeError",
+    "TrainingError",
     "UnsupportedModelError",
     "UsageError",
     "unknown_name",
@@ -108,6 +110,10 @@ class BundleError(EdgesegError):
 
 class EngineError(EdgesegError):
     """An engine that does not compile, load or run."""
+
+
+class TrainingError(EdgesegError):
+    """A training run that cannot go on."""
 
 
 class OutputError(EdgesegError):

@@ -192,7 +192,7 @@ def _interpolate(logits, row_of, row_weight, column_of, column_weight, margin, r
 
 
 def _argmax(logits, row_of, column_of, result):  # type: ignore[no-untyped-def]
-    """Class map from logits of the network's size; returns 1 for logits that are not finite."""
+    """Class map from logits of its own size; returns 1 for logits that are not finite."""
     channels, _, width = logits.shape
     best = np.empty(width, np.float32)
     bad = np.empty(width, np.float32)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["PRESETS", "UNMAPPED", "ClassMapping", "LabelSet", "load_labels", "load_mapping"]
+__all__ = ["PRESETS", "UNMAPPED", "ClassMapping", "LabelSet", "load_labels", "load_mapping", "parse_labels"]
 
 PRESETS = ("ade20k", "camvid", "cityscapes", "voc")
 UNMAPPED = 255
@@ -83,6 +83,12 @@ class LabelSet:
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette
         return table
+
+    def listing(self) -> dict[str, Any]:
+        """The label set as its JSON file holds it."""
+        named = enumerate(zip(self.names, self.palette, strict=True))
+        classes = [{"id": index, "name": name, "color": list(color)} for index, (name, color) in named]
+        return {"classes": classes, "ignore_index": self.ignore_index, "background": self.background}
 
     def for_channels(self, channels: int) -> LabelSet:
         """The label set of a network with this many output channels; one channel more than classes is its void.
@@ -157,11 +163,11 @@ def load_labels(name: str | Path) -> LabelSet:
     """
     if str(name) in PRESETS:
         text = resources.files("edgeseg").joinpath("label_sets").joinpath(f"{name}.json").read_text("utf-8")
-        return _parse_labels(json.loads(text), str(name))
+        return parse_labels(json.loads(text), str(name))
     path = Path(name)
     if path.suffix != ".json":
         raise LabelError(unknown_name("label set", str(name), PRESETS) + "; or give a .json file")
-    return _parse_labels(_read_json(path), str(path))
+    return parse_labels(_read_json(path), str(path))
 
 
 def _read_json(path: Path) -> Any:
@@ -173,7 +179,16 @@ def _read_json(path: Path) -> Any:
         raise LabelError(f"{path} is not JSON: {error}") from error
 
 
-def _parse_labels(data: Any, where: str) -> LabelSet:
+def parse_labels(data: Any, where: str) -> LabelSet:
+    """A label set from what JSON gave for its file, see `load_labels`.
+
+    Args:
+        data: the list, or the object that holds it.
+        where: what it was read from, for messages.
+
+    Raises:
+        LabelError: for data that does not fit.
+    """
     wanted = 'expected a list of {"id": 0, "name": "road", "color": [128, 64, 128]}'
     listing: Any = data.get("classes") if isinstance(data, dict) else data
     options: dict[str, Any] = data if isinstance(data, dict) else {}

@@ -25,6 +25,9 @@ _PACKAGES = {
 }
 """Distribution by module of what `pip install edgeseg` brings."""
 
+_EXTRAS = {"onnxscript": "edgeseg[train]", "torch": "edgeseg[train]"}
+"""What an extra brings, by module."""
+
 
 @contextlib.contextmanager
 def _without_telemetry(library: str) -> Iterator[None]:
@@ -58,7 +61,7 @@ def require(library: str, purpose: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != library:
             raise
-        cure = f"pip install {_PACKAGES.get(library, library)}"
+        cure = f"pip install {(_PACKAGES | _EXTRAS).get(library, library)}"
         raise MissingDependencyError(library, purpose, cure) from error
 
 

@@ -25,7 +25,8 @@ __all__ = [
     "Scores",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had no `map_height` and `map_width`; it is read as it was meant, with class maps of the input's size."""
 
 Coordinates = Literal["align_corners", "half_pixel", "pytorch_half_pixel", "asymmetric"]
 
@@ -84,8 +85,10 @@ class OutputSpec:
         tensor: name of the graph's output.
         kind: "logits", or "class-map" where upsampling and argmax stand in the graph.
         channels: number of logits per pixel.
-        height, width: size of that tensor; the class map has the size of the input.
-        coordinates: how a bilinear upsampling maps logits to the input's size; None where the sizes are equal.
+        height, width: size of that tensor.
+        coordinates: how a bilinear upsampling maps logits to the class map's size; None where the sizes are equal.
+        map_height, map_width: size of the class map: that of the input or, for a network that super-resolves, a whole
+            multiple of it; None, as in bundles of schema version 1, is the input's size.
     """
 
     tensor: str
@@ -94,6 +97,14 @@ class OutputSpec:
     height: int
     width: int
     coordinates: Coordinates | None = None
+    map_height: int | None = None
+    map_width: int | None = None
+
+    def map_size(self, frame: InputSpec) -> tuple[int, int]:
+        """(height, width) of the class map of a graph with that input."""
+        if self.map_height is None or self.map_width is None:
+            return frame.height, frame.width
+        return self.map_height, self.map_width
 
 
 @dataclass(frozen=True)
@@ -189,10 +200,16 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        logits, network = (self.output.height, self.output.width), (self.input.height, self.input.width)
-        if self.output.coordinates is None and logits != network:
+        logits, (height, width) = (self.output.height, self.output.width), self.map_size
+        factor = height // self.input.height
+        if factor < 1 or (height, width) != (factor * self.input.height, factor * self.input.width):
             raise BundleError(
-                f"the manifest has an output of {logits[0]}x{logits[1]} for an input of {network[0]}x{network[1]}, "
+                f"the manifest has a class map of {height}x{width} for an input of {self.input.height}x"
+                f"{self.input.width}, expected a whole multiple of it; convert the network again"
+            )
+        if self.output.coordinates is None and logits != self.map_size:
+            raise BundleError(
+                f"the manifest has an output of {logits[0]}x{logits[1]} for a class map of {height}x{width}, "
                 "but no rule to bring one to the other; convert the network again"
             )
         if len(self.labels) != self.output.channels:
@@ -200,6 +217,11 @@ class Manifest:
                 f"the manifest names {len(self.labels)} classes for {self.output.channels} output channels; "
                 "convert the network again"
             )
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(height, width) of the class map, before it is brought to the frame's size."""
+        return self.output.map_size(self.input)
 
     def to_json(self) -> str:
         """The manifest as indented JSON with stable key order."""

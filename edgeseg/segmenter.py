@@ -191,17 +191,16 @@ class Segmenter:
     def _finish(self, output: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
         manifest = self.bundle.manifest
         shape = (manifest.output.height, manifest.output.width)
-        network = (manifest.input.height, manifest.input.width)
         if manifest.output.kind == "logits":
-            return fused.class_map(output, upsampling(size, network, shape, manifest.output.coordinates))
-        axes = upsampling(size, network, network, None)
+            return fused.class_map(output, upsampling(size, manifest.map_size, shape, manifest.output.coordinates))
+        axes = upsampling(size, manifest.map_size, manifest.map_size, None)
         return nearest_class_map(output, axes.rows, axes.columns)
 
 
 def _check_engine(bundle: Bundle, engine: Engine) -> None:
     """Refuse a graph that is not what the manifest says."""
     frame, out = bundle.manifest.input, bundle.manifest.output
-    shape = (1, out.channels, out.height, out.width) if out.kind == "logits" else (1, frame.height, frame.width)
+    shape = (1, out.channels, out.height, out.width) if out.kind == "logits" else (1, *bundle.manifest.map_size)
     expected = (
         (TensorSpec(frame.tensor, (1, frame.height, frame.width, 3), "uint8"),),
         (TensorSpec(out.tensor, shape, "float32" if out.kind == "logits" else "uint8"),),

@@ -1,8 +1,9 @@
 """From logits to the class map of a frame: where each pixel samples the logits, and the NumPy reference of the job.
 
-The class map is defined at the network's input size: logits are upsampled bilinearly (ONNX Resize, mode "linear") and
-the class is the first largest channel. A frame of another size takes the nearest sample of that map, the one at
-floor(i * network / frame). Both are separable samplings, so they are composed here and done at the needed pixels only.
+The class map is defined at a size of its own, the network's input size or a multiple of it: logits are upsampled
+bilinearly (ONNX Resize, mode "linear") and the class is the first largest channel. A frame of another size takes the
+nearest sample of that map, the one at floor(i * map / frame). Both are separable samplings, so they are composed here
+and done at the needed pixels only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Sampling:
     """How the pixels of one axis of a frame sample the logits of that axis.
 
     Attributes:
-        nearest: index by pixel on the network's input axis, int32, never decreasing.
+        nearest: index by pixel on the class map's axis, int32, never decreasing.
         lower, upper: indices by pixel of the two logits that surround it, int32, never decreasing; `upper` is
             min(lower + 1, size - 1), or `lower` itself where nothing is interpolated.
         weight: share of `upper` by pixel, float32 in 0..1.
@@ -47,29 +48,29 @@ class Upsampling:
     interpolated: bool
 
 
-def sampling(frame_size: int, network_size: int, logits_size: int, coordinates: Coordinates | None) -> Sampling:
-    """Compose the nearest sampling of the network's class map with the bilinear upsampling of its logits.
+def sampling(frame_size: int, map_size: int, logits_size: int, coordinates: Coordinates | None) -> Sampling:
+    """Compose the nearest sampling of the class map with the bilinear upsampling of its logits.
 
     Args:
         frame_size: pixels of the frame's axis.
-        network_size: pixels of the network's input axis.
+        map_size: pixels of the class map's axis.
         logits_size: logits on that axis.
         coordinates: rule of ONNX Resize (coordinate_transformation_mode, opset 17); None where logits have the
-            network's size.
+            class map's size.
 
     Raises:
-        ShapeError: for logits of another size than the network's without a rule.
+        ShapeError: for logits of another size than the class map's without a rule.
     """
-    nearest = np.arange(frame_size, dtype=np.int64) * network_size // frame_size
+    nearest = np.arange(frame_size, dtype=np.int64) * map_size // frame_size
     if coordinates is None:
-        if logits_size != network_size:
+        if logits_size != map_size:
             raise ShapeError(
-                f"{logits_size} logits on an axis of {network_size} pixels need a coordinate rule, but got none"
+                f"{logits_size} logits on an axis of {map_size} pixels need a coordinate rule, but got none"
             )
         lower = upper = nearest
         weight = np.zeros(frame_size)
     else:
-        source = np.clip(_source(nearest, network_size, logits_size, coordinates), 0, logits_size - 1)
+        source = np.clip(_source(nearest, map_size, logits_size, coordinates), 0, logits_size - 1)
         lower = source.astype(np.int64)
         upper = np.minimum(lower + 1, logits_size - 1)
         weight = source - lower
@@ -97,10 +98,10 @@ def _source(pixel: NDArray[np.int64], large: int, small: int, coordinates: Coord
 
 @lru_cache(maxsize=16)
 def upsampling(
-    frame: tuple[int, int], network: tuple[int, int], logits: tuple[int, int], coordinates: Coordinates | None
+    frame: tuple[int, int], class_map: tuple[int, int], logits: tuple[int, int], coordinates: Coordinates | None
 ) -> Upsampling:
     """Both axes, remembered by size; sizes are (height, width)."""
-    rows, columns = (sampling(f, n, s, coordinates) for f, n, s in zip(frame, network, logits, strict=True))
+    rows, columns = (sampling(f, m, s, coordinates) for f, m, s in zip(frame, class_map, logits, strict=True))
     return Upsampling(rows, columns, coordinates is not None)
 
 
@@ -125,7 +126,7 @@ def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sa
 
 
 def nearest_class_map(class_map: NDArray[np.uint8], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
-    """Bring a class map (h, w) uint8 at the network's size to the frame's size; always a new array (H, W) uint8."""
+    """Bring a class map (h, w) uint8 at its own size to the frame's size; always a new array (H, W) uint8."""
     height, width = class_map.shape
     if (height, width) == (len(rows.nearest), len(columns.nearest)):
         return np.array(class_map, np.uint8)

@@ -20,10 +20,13 @@ from edgeseg.libraries import missing_dependency
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("edgeseg.apps.cli.train", "train a network on labelled frames, with or without super-resolution"),
     "convert": (
         "edgeseg.apps.cli.convert",
         "turn a float ONNX network into an INT8 bundle, with proof of its accuracy",
     ),
+    "models": ("edgeseg.apps.cli.models", "list the networks that can be built by name, with what they cost"),
+    "export": ("edgeseg.apps.cli.export", "write a network or a checkpoint as the ONNX file that convert takes"),
     "evaluate": ("edgeseg.apps.cli.evaluate", "score a bundle or a float ONNX network against labels"),
     "run": ("edgeseg.apps.cli.run", "segment images or a video and write overlays or class maps"),
     "bench": ("edgeseg.apps.cli.bench", "measure latency and throughput by stage, against the bare engine"),

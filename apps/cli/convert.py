@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing
+from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing, stated_color
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     classes.add_argument(
         "--classes",
         metavar="NAME|FILE.json",
-        help="camvid, cityscapes, voc, ade20k or a file; default: numbered classes",
+        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
     )
     classes.add_argument(
         "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
@@ -98,10 +98,10 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         )
     if options.map and options.labels is None:
         raise UsageError("--map brings the network's classes to those of the labels; give the labels with --labels DIR")
-    mean, std = preprocessing(options)
+    mean, std = preprocessing(options, stated_color(options, options.model)) or (None, None)
     return ConvertOptions(
         classes=options.classes,
-        color_order=options.color or "RGB",
+        color_order=options.color,
         mean=mean,
         std=std,
         method=options.method,

@@ -15,6 +15,7 @@ from edgeseg.apps.cli.options import (
     add_preprocessing_arguments,
     positive_count,
     preprocessing,
+    stated_color,
 )
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
@@ -47,7 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_backend_arguments(parser)
     classes = parser.add_argument_group("a float network, with --onnx")
-    classes.add_argument("--classes", metavar="NAME|FILE.json", help="camvid, cityscapes, voc, ade20k or a file")
+    classes.add_argument(
+        "--classes",
+        metavar="NAME|FILE.json",
+        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
+    )
     classes.add_argument("--output-name", metavar="TENSOR", help="the logits, where the network has several outputs")
     add_preprocessing_arguments(parser)
     add_json_argument(parser)
@@ -116,13 +121,13 @@ def _network(options: argparse.Namespace) -> Iterator[_Network]:
     from edgeseg.converters.options import ConvertOptions
     from edgeseg.converters.prepare import prepare
 
-    mean, std = preprocessing(options)
+    mean, std = preprocessing(options, stated_color(options, options.onnx)) or (None, None)
     prepared = prepare(
         options.onnx,
         ConvertOptions(
             mean=mean,
             std=std,
-            color_order=options.color or "RGB",
+            color_order=options.color,
             classes=options.classes,
             size=options.size,
             output_name=options.output_name,

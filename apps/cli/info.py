@@ -67,8 +67,9 @@ def describe_network(path: Path) -> dict[str, Any]:
     """The JSON object of `edgeseg info FILE.onnx --json`; weights in external files are not read.
 
     Raises:
-        ModelError: for a file that is missing or no ONNX network.
+        ModelError: for a file that is missing or no ONNX network, or whose metadata is malformed.
     """
+    from edgeseg.converters.metadata import read_metadata
     from edgeseg.converters.read import read_graph
 
     model, _ = read_graph(path)
@@ -87,6 +88,7 @@ def describe_network(path: Path) -> dict[str, Any]:
         "operators": dict(operators.most_common()),
         "parameters": sum(_size(tensor) for tensor in graph.initializer),
         "quantize_nodes": operators["QuantizeLinear"],
+        "stated": read_metadata(model, path.name).summary(),
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
     }
 
@@ -111,6 +113,7 @@ def _bundle_text(found: dict[str, Any]) -> str:
     quantization, scores = found["quantization"], found["scores"]
     total = quantization["int8"] + quantization["float"]
     resized = f", upsampled by {output.coordinates}" if output.coordinates else ""
+    height, width = output.map_size(entry)
     rows = [
         ("bundle", found["path"]),
         ("network", f"{network.name}, from {network.source} (opset {network.opset}), SHA-256 {network.digest[:16]}..."),
@@ -120,7 +123,11 @@ def _bundle_text(found: dict[str, Any]) -> str:
             f"{entry.height}x{entry.width} RGB uint8 frame; inside: {entry.color_order}, mean {entry.mean}, "
             f"std {entry.std}",
         ),
-        ("output", f"{output.kind}, {output.channels} channels of {output.height}x{output.width}{resized}"),
+        (
+            "output",
+            f"{output.kind}, {output.channels} channels of {output.height}x{output.width}{resized}; class map "
+            f"{height}x{width}",
+        ),
         ("classes", ", ".join(found["classes"])),
         (
             "layers",
@@ -160,6 +167,18 @@ def _network_text(found: dict[str, Any]) -> str:
     rows.append(("nodes", f"{found['nodes']}: {common}"))
     rows.append(("parameters", f"{found['parameters']:,}"))
     rows.append(("quantized", f"{found['quantize_nodes']} QuantizeLinear nodes" if found["quantize_nodes"] else "no"))
+    rows += [(key.replace("_", " "), value) for key, value in _stated(found["stated"]).items()]
     if found["producer"]:
         rows.append(("made by", found["producer"]))
     return table(rows)
+
+
+def _stated(stated: dict[str, Any]) -> dict[str, str]:
+    """What the network's metadata says, as text by key."""
+    texts = {}
+    for key, value in stated.items():
+        if key == "classes":
+            texts[key] = ", ".join(entry["name"] for entry in value["classes"])
+        else:
+            texts[key] = value if isinstance(value, str) else " ".join(f"{v:g}" for v in value)
+    return texts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from edgeseg.errors import UsageError
 
@@ -15,6 +16,7 @@ __all__ = [
     "frame_size",
     "positive_count",
     "preprocessing",
+    "stated_color",
     "thread_count",
 ]
 
@@ -67,10 +69,16 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads; default: all of this process")
 
 
-def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
+def add_preprocessing_arguments(
+    parser: argparse.ArgumentParser, size: str = "fixes a network whose input size is dynamic"
+) -> None:
     """Options that say what a float network expects of a frame."""
     group = parser.add_argument_group("what the network expects of a frame")
-    group.add_argument("--color", choices=("RGB", "BGR"), help="channel order of the network's input (default RGB)")
+    group.add_argument(
+        "--color",
+        choices=("RGB", "BGR"),
+        help="channel order of the network's input; default: what its metadata says, else RGB",
+    )
     group.add_argument("--mean", nargs="+", metavar="V", help="three numbers in 0..255 units, in the network's order")
     group.add_argument("--std", nargs="+", metavar="V", help="three numbers in 0..255 units: (x - mean) / std")
     group.add_argument(
@@ -78,25 +86,31 @@ def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
         choices=sorted(PRESETS),
         help="mean and std by name: imagenet, unit (x / 255) or none (x as it is)",
     )
-    group.add_argument("--size", type=frame_size, metavar="HxW", help="fixes a network whose input size is dynamic")
+    group.add_argument("--size", type=frame_size, metavar="HxW", help=size)
 
 
-def preprocessing(options: argparse.Namespace) -> tuple[Triple, Triple]:
-    """Mean and standard deviation, in 0..255 units and in the network's channel order.
+def preprocessing(options: argparse.Namespace, color_order: str | None = None) -> tuple[Triple, Triple] | None:
+    """Mean and standard deviation, in 0..255 units and in the network's channel order; None where none is given.
+
+    Args:
+        options: parsed `add_preprocessing_arguments`.
+        color_order: what the network's metadata says of its order, where --color is not given.
 
     Raises:
-        UsageError: when they are missing, given twice, or no three numbers that fit.
+        UsageError: when only one is given, both ways are, or they are no three numbers that fit.
     """
     given = options.mean is not None or options.std is not None
     if given and options.preset:
         raise UsageError("give either --preset or --mean and --std, not both")
     if options.preset:
         mean, std = PRESETS[options.preset]
-        return (mean[::-1], std[::-1]) if options.color == "BGR" else (mean, std)
+        return (mean[::-1], std[::-1]) if (options.color or color_order) == "BGR" else (mean, std)
+    if not given:
+        return None
     if options.mean is None or options.std is None:
         raise UsageError(
-            "how frames were normalised in training must be said, since a wrong guess costs accuracy silently: give "
-            "--mean and --std (three numbers each, in 0..255 units), or --preset imagenet, unit (x / 255) or none"
+            "--mean and --std go together: give --mean and --std (three numbers each, in 0..255 units), or --preset "
+            "imagenet, unit (x / 255) or none"
         )
     mean, std = _three("--mean", options.mean), _three("--std", options.std)
     if min(std) <= 0:
@@ -107,6 +121,20 @@ def preprocessing(options: argparse.Namespace) -> tuple[Triple, Triple]:
             f"give --mean {_spaced(v * 255 for v in mean)} --std {_spaced(v * 255 for v in std)}"
         )
     return mean, std
+
+
+def stated_color(options: argparse.Namespace, network: Path) -> str | None:
+    """The channel order that a network's metadata states, where a preset needs it: presets are known as RGB.
+
+    Raises:
+        ModelError: for a file that is no ONNX network, or malformed metadata.
+    """
+    if options.preset is None or options.color is not None:
+        return None
+    from edgeseg.converters.metadata import read_metadata
+    from edgeseg.converters.read import read_graph
+
+    return read_metadata(read_graph(network)[0], network.name).color_order
 
 
 def _three(option: str, words: Sequence[str]) -> Triple:

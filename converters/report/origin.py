@@ -56,6 +56,7 @@ def _tensors(manifest: Manifest) -> dict[str, str]:
             if given.kind == "logits"
             else f"class map, 1 \u00d7 {given.height} \u00d7 {given.width}"
         ),
+        "Class map": "{} \u00d7 {}".format(*manifest.map_size),
         "Upsampling": given.coordinates.replace("_", " ") if given.coordinates else "none after the graph",
     }
 

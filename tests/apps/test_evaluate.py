@@ -105,7 +105,7 @@ class TestBadInput:
             ((), "evaluate takes one network: either a BUNDLE or --onnx MODEL.onnx"),
             (("BUNDLE", "--onnx", "a.onnx"), "evaluate takes one network"),
             (("BUNDLE", "--preset", "unit", "--color", "BGR"), "--preset, --color only go with --onnx"),
-            (("--onnx", "a.onnx"), "give --mean and --std"),
+            (("--onnx", "a.onnx", "--mean", "1,2,3"), "give --mean and --std"),
             (("--onnx", "a.onnx", "--preset", "unit", "--threads", "2"), "--threads only goes with a bundle"),
             (("--onnx", "a.onnx", "--preset", "unit", "--backend", "opnvino"), "did you mean openvino?"),
         ],

@@ -38,7 +38,7 @@ class TestBundle:
         (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
         code, _, err = edgeseg("info", bundle)
         assert code == 1
-        assert "schema version 99, but this edgeseg reads up to 1; upgrade with: pip install --upgrade edgeseg" in err
+        assert "schema version 99, but this edgeseg reads up to 2; upgrade with: pip install --upgrade edgeseg" in err
 
     def test_half_a_bundle(self, edgeseg: Run, bundle: Path) -> None:
         (bundle / "model.onnx").unlink()
@@ -79,3 +79,11 @@ class TestNetwork:
         code, _, err = edgeseg("info", tmp_path / "a.onnx")
         assert code == 1
         assert "a.onnx cannot be read: No such file or directory" in err
+
+    def test_malformed_metadata(self, edgeseg: Run, tmp_path: Path) -> None:
+        model = toy_network()
+        onnx.helper.set_model_props(model, {"edgeseg.mean": "grey", "edgeseg.std": "[1, 1, 1]"})
+        onnx.save(model, tmp_path / "toy.onnx")
+        code, out, err = edgeseg("info", tmp_path / "toy.onnx")
+        assert (code, out) == (1, "")
+        assert "toy.onnx: edgeseg.mean in its metadata must be three numbers as a JSON list, but is 'grey'" in err

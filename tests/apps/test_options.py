@@ -33,12 +33,22 @@ class TestPreprocessing:
     def test_three_numbers_with_commas_or_spaces(self, mean: tuple[str, ...]) -> None:
         assert preprocessing(parse("--mean", *mean, "--std", "4,5,6")) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
-    @pytest.mark.parametrize("given", [(), ("--mean", "1,2,3"), ("--std", "1,2,3")])
-    def test_nothing_is_guessed(self, given: tuple[str, ...]) -> None:
+    @pytest.mark.parametrize("given", [("--mean", "1,2,3"), ("--std", "1,2,3")])
+    def test_one_alone_is_not_guessed(self, given: tuple[str, ...]) -> None:
         with pytest.raises(
             UsageError, match=r"give --mean and --std \(three numbers each, in 0..255 units\), or --preset"
         ):
             preprocessing(parse(*given))
+
+    def test_nothing_is_left_to_the_network(self) -> None:
+        assert preprocessing(parse()) is None
+
+    def test_a_preset_takes_the_order_that_the_network_states(self) -> None:
+        assert preprocessing(parse("--preset", "imagenet"), "BGR") == (
+            (103.53, 116.28, 123.675),
+            (57.375, 57.12, 58.395),
+        )
+        assert preprocessing(parse("--preset", "imagenet", "--color", "RGB"), "BGR")[0] == (123.675, 116.28, 103.53)
 
     def test_both_ways_at_once(self) -> None:
         with pytest.raises(UsageError, match="either --preset or --mean and --std"):

@@ -277,7 +277,15 @@ class TestRefusals:
 
     def test_larger_than_the_input(self, tmp_path):
         builder = GraphBuilder()
-        assert "logits are 128x128" in refusal(builder.model(builder.conv_transpose("image", 3, 4)), tmp_path)
+        x = builder.resize(builder.conv("image", 3, 4), 1.5)
+        said = refusal(builder.model(x), tmp_path)
+        assert "a whole multiple of it, but the input is 64x64 and the logits are 96x96" in said
+
+    def test_larger_by_two_factors(self, tmp_path):
+        builder = GraphBuilder()
+        sizes = builder.constant(np.array([1, 4, 128, 192], np.int64))
+        x = builder.add("Resize", builder.conv("image", 3, 4), "", "", sizes, mode="linear")
+        assert "the input is 64x64 and the logits are 128x192" in refusal(builder.model(x), tmp_path)
 
     def test_quantized(self, tmp_path):
         builder = GraphBuilder()

@@ -72,3 +72,35 @@ def test_padding_that_wraps_around():
     model = builder.model(builder.conv(builder.add("Pad", "image", pads, name="pad", mode="wrap"), 3, 4), opset=19)
     with pytest.raises(UnsupportedModelError, match="Pad 'pad' wraps around"):
         to_target_opset(model)
+
+
+class TestAttributesOfNewerOpsets:
+    @staticmethod
+    def resize() -> onnx.ModelProto:
+        builder = GraphBuilder()
+        scales = builder.constant(np.array([1, 1, 2, 2], np.float32))
+        values = {"mode": "linear", "antialias": 0, "keep_aspect_ratio_policy": "stretch"}
+        x = builder.add("Resize", builder.conv("image", 3, 4), "", scales, name="up", **values)
+        return builder.model(x, opset=18)
+
+    def test_a_default_is_dropped(self):
+        result = to_target_opset(self.resize())
+        onnx.checker.check_model(result)
+        assert {a.name for a in result.graph.node[-1].attribute} == {"mode"}
+
+    @staticmethod
+    def reduction(noop: int) -> onnx.ModelProto:
+        builder = GraphBuilder()
+        axes = builder.constant(np.array([2, 3], np.int64))
+        mean = builder.add("ReduceMean", "image", axes, name="mean", keepdims=1, noop_with_empty_axes=noop)
+        return builder.model(builder.add("Mul", builder.conv("image", 3, 3), mean), opset=18)
+
+    def test_a_reduction_computes_the_same(self):
+        model = self.reduction(0)
+        result = to_target_opset(model)
+        onnx.checker.check_model(result)
+        np.testing.assert_allclose(run_graph(result, image=IMAGE)[0], run_graph(model, image=IMAGE)[0], atol=1e-5)
+
+    def test_another_value_is_refused(self):
+        with pytest.raises(UnsupportedModelError, match="ReduceMean 'mean' has noop_with_empty_axes=1, which opset 17"):
+            to_target_opset(self.reduction(1))

@@ -127,6 +127,29 @@ class TestHostileFiles:
 
 
 def test_smaller_logits_need_a_rule() -> None:
-    with pytest.raises(BundleError, match="an output of 2x3 for an input of 8x12, but no rule"):
+    with pytest.raises(BundleError, match="an output of 2x3 for a class map of 8x12, but no rule"):
         toy_manifest(8, 12, logits=(2, 3), coordinates=None)
     assert toy_manifest(8, 12, logits=(2, 3), coordinates="half_pixel").output.height == 2
+
+
+class TestMapSize:
+    def test_is_the_inputs_where_nothing_is_said(self) -> None:
+        assert toy_manifest(8, 12).map_size == (8, 12)
+        assert toy_manifest(8, 12, logits=(16, 24), map_size=(16, 24)).map_size == (16, 24)
+
+    def test_a_manifest_of_schema_version_1_still_opens(self) -> None:
+        data = json.loads(toy_manifest(8, 12, logits=(2, 3), coordinates="half_pixel").to_json())
+        del data["output"]["map_height"], data["output"]["map_width"]
+        manifest = Manifest.from_json(json.dumps({**data, "schema_version": 1}))
+        assert manifest.map_size == (8, 12)
+        assert manifest.schema_version == 1
+
+    @pytest.mark.parametrize("size", [(4, 6), (16, 12), (12, 18), (0, 0)])
+    def test_is_a_whole_multiple_of_the_input(self, size: tuple[int, int]) -> None:
+        message = f"a class map of {size[0]}x{size[1]} for an input of 8x12, expected a whole multiple of it; convert"
+        with pytest.raises(BundleError, match=message):
+            toy_manifest(8, 12, logits=(2, 3), coordinates="half_pixel", map_size=size)
+
+    def test_logits_of_the_inputs_size_need_a_rule_to_become_larger(self) -> None:
+        with pytest.raises(BundleError, match="an output of 8x12 for a class map of 16x24, but no rule"):
+            toy_manifest(8, 12, logits=(8, 12), map_size=(16, 24))

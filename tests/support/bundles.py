@@ -22,8 +22,9 @@ def toy_manifest(
     kind: str = "logits",
     logits: tuple[int, int] | None = None,
     coordinates: Coordinates | None = None,
+    map_size: tuple[int, int] | None = None,
 ) -> Manifest:
-    """A manifest of a network of that input size; logits have the input's size unless told."""
+    """A manifest of a network of that input size; logits and class map have the input's size unless told."""
     rows, columns = logits or (height, width)
     return Manifest(
         network=Network("toy", "toy.onnx", "0" * 64, 17),
@@ -35,6 +36,7 @@ def toy_manifest(
             rows,
             columns,
             coordinates,
+            *(map_size or (None, None)),
         ),
         labels=LabelSet.numbered(classes),
         quantization=Quantization("mse", ("a.png",), ("1" * 64,), (Layer("first", "Conv", "int8", 1000),)),

@@ -109,6 +109,7 @@ def toy_network(
     width: int = 64,
     *,
     coordinates: str | None = "half_pixel",
+    scale: int = 4,
     batch_norm: bool = True,
     opset: int = 17,
     seed: int = 0,
@@ -118,7 +119,8 @@ def toy_network(
     Args:
         classes: channels of the logits.
         height, width: of the input `image` (1, 3, height, width) float32; multiples of 4.
-        coordinates: rule of the final bilinear Resize x4 to `logits`; None leaves the logits at a quarter of the size.
+        coordinates: rule of the final bilinear Resize to `logits`; None leaves the logits at a quarter of the size.
+        scale: of that Resize; 4 gives logits of the input's size, 8 a network that super-resolves.
         batch_norm: whether BatchNormalization follows convolutions, one Concat and one Add.
         opset: of the graph, 13..17.
         seed: of the weights.
@@ -137,7 +139,7 @@ def toy_network(
     added = builder.add("Add", down, builder.conv(joined, 16, 16, name="residual"))
     result = builder.conv(builder.prelu(norm(added, 16), 16), 16, classes, kernel=1, padding=0, name="classifier")
     if coordinates is not None:
-        result = builder.resize(result, 4, coordinates=coordinates)
+        result = builder.resize(result, scale, coordinates=coordinates)
     model = builder.model(result, (1, 3, height, width), opset=opset)
     _balance(model, height, width)
     return model

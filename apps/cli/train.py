@@ -1,0 +1,186 @@
+"""`edgeseg train`: train a network on labelled frames, with or without dual super-resolution learning."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing
+from edgeseg.apps.cli.progress import progress_for
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
+from edgeseg.errors import UsageError
+from edgeseg.libraries import require
+from edgeseg.models import NETWORKS
+
+if TYPE_CHECKING:
+    from edgeseg.labels import LabelSet
+    from edgeseg.training.recipe import Recipe
+    from edgeseg.training.trainer import TrainResult
+
+__all__ = ["add_arguments", "run"]
+
+_NETWORK_OPTIONS = ("width", "q", "backbone")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `edgeseg train`."""
+    parser.add_argument("network", metavar="NAME", help=f"one of {', '.join(sorted(NETWORKS))}")
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="checkpoints and log")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR, with the same options")
+    network = parser.add_argument_group("network")
+    network.add_argument("--width", type=float, metavar="W", help="width of espnetv2")
+    network.add_argument("--q", type=int, metavar="Q", help="depth of espnet")
+    network.add_argument("--backbone", metavar="B", help="backbone of bisenetv1")
+    network.add_argument("--deploy", action="store_true", help="the variant that INT8 engines take better")
+    network.add_argument("--dsrl", action="store_true", help="class map of twice the input's size (DSRL)")
+    network.add_argument("--head", type=positive_count, metavar="C", help="channels of DSRL's head (default 32)")
+    network.add_argument("--weights", type=Path, metavar="FILE", help="start from these weights")
+    add_preprocessing_arguments(parser, "size of the network's input (required)")
+    _add_data_arguments(parser)
+    _add_optimisation_arguments(parser)
+    add_json_argument(parser)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="KIND:DIR[@SPLIT]",
+        help="camvid, cityscapes, voc or folder; by default the split train; may be repeated",
+    )
+    data.add_argument("--validation", metavar="KIND:DIR[@SPLIT]", help="scored after epochs; by default the split val")
+    data.add_argument("--classes", metavar="NAME|FILE.json", help="of a plain folder; the other kinds bring theirs")
+    data.add_argument("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="zoom of the crops (default 0.5 2)")
+    data.add_argument("--color-change", type=float, metavar="C", help="largest change of colour (default 0.3)")
+    data.add_argument("--no-mirror", action="store_true", help="never mirror frames")
+    data.add_argument("--workers", type=positive_count, default=1, metavar="N", help="threads that read (default 1)")
+
+
+def _add_optimisation_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimisation; the defaults are those of DSRL's authors")
+    group.add_argument("--epochs", type=positive_count, metavar="N", help="default 100")
+    group.add_argument("--batch", type=positive_count, metavar="N", help="frames a step, over all processes (default 8)")
+    group.add_argument("--optimizer", metavar="NAME", help="sgd (default) or adamw")
+    group.add_argument("--lr", type=float, metavar="V", help="learning rate at the start (default 0.01)")
+    group.add_argument("--momentum", type=float, metavar="V", help="default 0.9")
+    group.add_argument("--weight-decay", type=float, metavar="V", help="default 5e-4")
+    group.add_argument("--power", type=float, metavar="V", help="of the poly schedule (default 0.9)")
+    group.add_argument("--warmup", type=int, metavar="STEPS", help="linear rise of the learning rate (default 0)")
+    group.add_argument("--loss", metavar="NAME", help="cross_entropy (default), hard_cross_entropy, focal or dice")
+    group.add_argument("--class-weights", metavar="NAME", help="none (default) or log: rare classes count more")
+    group.add_argument("--image-weight", type=float, metavar="V", help="DSRL's w1 (default 0.1)")
+    group.add_argument("--affinity-weight", type=float, metavar="V", help="DSRL's w2 (default 1.0)")
+    group.add_argument("--affinity-subsampling", type=positive_count, metavar="N", help="of DSRL's affinity (default 8)")
+    group.add_argument("--ema", type=float, metavar="DECAY", help="score and keep a moving average of the weights")
+    group.add_argument("--precision", metavar="NAME", help="float32 (default), bfloat16 or float16")
+    group.add_argument("--seed", type=int, metavar="N", help="default 0")
+    group.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every N epochs (default 1)")
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
+    group.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
+
+
+_PLAIN = (
+    "epochs", "batch", "optimizer", "lr", "momentum", "weight_decay", "power", "warmup", "loss", "class_weights",
+    "image_weight", "affinity_weight", "affinity_subsampling", "ema", "precision", "seed",
+)  # fmt: skip
+"""Options that go into the recipe as they are, where given."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and print the score."""
+    require("torch", "train networks")
+    import torch
+
+    from edgeseg.labels import load_labels
+    from edgeseg.training.checkpoint import build_network
+    from edgeseg.training.processes import started_processes
+    from edgeseg.training.samples import Samples, open_data
+    from edgeseg.training.trainer import train
+
+    with only_results_on_stdout(), started_processes(options.device) as processes:
+        own = load_labels(options.classes) if options.classes else None
+        sources = [open_data(spec, "train", own) for spec in options.data]
+        validation = open_data(options.validation, "val", own) if options.validation else None
+        labels = _labels(own or sources[0].label_set)
+        recipe = _recipe(options, labels)
+        torch.manual_seed(recipe.seed)
+        network = build_network(recipe)
+        if options.weights is not None:
+            from edgeseg.models.weights import load_weights
+
+            load_weights(network, options.weights)
+        result = train(
+            recipe,
+            network,
+            Samples(sources, labels),
+            Samples([validation], labels) if validation is not None else None,
+            options.output,
+            processes,
+            resume=options.resume,
+            every=options.every,
+            workers=options.workers,
+            tensorboard=options.tensorboard,
+            progress=progress_for(options.quiet),
+        )
+    if processes.first:
+        _print(result, options.json)
+    return 0
+
+
+def _labels(found: LabelSet | None) -> LabelSet:
+    if found is None:
+        raise UsageError("the classes of a plain folder are not known; name them with --classes NAME|FILE.json")
+    return found.classes()
+
+
+def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
+    from edgeseg.training.augment import Augmentation
+    from edgeseg.training.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+
+    if options.size is None:
+        raise UsageError("the size of the network's input decides its cost and accuracy; give it with --size HxW")
+    mean, std = preprocessing(options) or (IMAGENET_MEAN, IMAGENET_STD)
+    default = Augmentation()
+    augmentation = Augmentation(
+        default.scale if options.scale is None else (options.scale[0], options.scale[1]),
+        not options.no_mirror,
+        default.color if options.color_change is None else options.color_change,
+    )
+    given: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
+    return Recipe(
+        network=options.network,
+        size=options.size,
+        labels=labels,
+        options={name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None},
+        deploy=options.deploy,
+        dsrl=options.dsrl,
+        head={} if options.head is None else {"channels": options.head},
+        color_order=options.color or "RGB",
+        mean=mean,
+        std=std,
+        data=tuple(options.data),
+        validation=options.validation,
+        augmentation=augmentation,
+        **given,
+    )
+
+
+def _print(result: TrainResult, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "folder": str(result.folder),
+                "epochs": result.epochs,
+                "steps": result.steps,
+                "miou": result.miou,
+                "best_epoch": result.best_epoch,
+                "loss": result.loss,
+                "seconds": result.seconds,
+            }
+        )
+        return
+    scored = "" if result.miou is None else f", best mIoU {result.miou:.2f} after epoch {result.best_epoch}"
+    print(f"trained {result.epochs} epochs, {result.steps} steps, loss {result.loss:.4f}{scored}\n{result.folder}")

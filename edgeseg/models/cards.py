@@ -1,0 +1,98 @@
+"""What each network is and costs, without torch: for `edgeseg models`, the documentation and the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CARDS", "Card", "Cost"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one variant of a network costs, in `eval()`.
+
+    Attributes:
+        options: what `create` takes beside the name, `classes` among them.
+        parameters: exact number.
+        gmacs: 10^9 multiply-accumulates of convolutions and linear layers at `size`, four decimals; None where unknown.
+        size: (height, width) of the input that `gmacs` counts.
+    """
+
+    options: dict[str, Any]
+    parameters: int
+    gmacs: float | None = None
+    size: tuple[int, int] = (512, 1024)
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a network comes from and what it costs.
+
+    Attributes:
+        name: what `create` takes.
+        title: the name as published.
+        paper: authors, title, venue, year, arXiv number.
+        source: the public code whose counts these are.
+        stride: of the last feature map before the prediction layer.
+        costs: variants with exact counts.
+        deploy: what `create(..., deploy=True)` changes and why; empty where the published network is taken as it is.
+    """
+
+    name: str
+    title: str
+    paper: str
+    source: str
+    stride: int
+    costs: tuple[Cost, ...]
+    deploy: str = ""
+
+
+CARDS: dict[str, Card] = {
+    "espnet": Card(
+        name="espnet",
+        title="ESPNet",
+        paper="S. Mehta et al., ESPNet: Efficient Spatial Pyramid of Dilated Convolutions for Semantic Segmentation, "
+        "ECCV 2018, arXiv 1803.06815",
+        source="sacmehta/ESPNet",
+        stride=2,
+        costs=(
+            Cost({"q": 8, "classes": 20}, 365_109, 4.7802),
+            Cost({"q": 8, "classes": 19}, 363_462, 4.6703),
+            Cost({"q": 5, "classes": 20}, 267_957, 3.9938),
+            Cost({"q": 5, "classes": 19}, 266_310, 3.8839),
+            Cost({"q": 3, "classes": 20}, 203_189, 3.4695),
+            Cost({"q": 3, "classes": 19}, 201_542, 3.3596),
+        ),
+        deploy="ReLU in place of PReLU, so that a convolution and its activation are one INT8 kernel on all engines; "
+        "trained as such, the published weights do not fit it",
+    ),
+    "espnetv2": Card(
+        name="espnetv2",
+        title="ESPNetv2",
+        paper="S. Mehta et al., ESPNetv2: A Light-weight, Power Efficient, and General Purpose Convolutional Neural "
+        "Network, CVPR 2019, arXiv 1811.11431",
+        source="sacmehta/EdgeNets",
+        stride=2,
+        costs=(
+            Cost({"width": 0.5, "classes": 20}, 80_342, 0.5962),
+            Cost({"width": 0.5, "classes": 19}, 79_452, 0.5647),
+            Cost({"width": 0.5, "classes": 21}, 80_353, 0.1681, (384, 384)),
+            Cost({"width": 1.0, "classes": 20}, 234_010, 1.0853),
+            Cost({"width": 1.0, "classes": 19}, 232_992, 1.0535),
+            Cost({"width": 1.0, "classes": 21}, 234_021, 0.3056, (384, 384)),
+            Cost({"width": 1.25, "classes": 20}, 343_106, 1.4090),
+            Cost({"width": 1.25, "classes": 19}, 342_024, 1.3770),
+            Cost({"width": 1.25, "classes": 21}, 343_117, 0.3967, (384, 384)),
+            Cost({"width": 1.5, "classes": 20}, 468_362, 1.7133),
+            Cost({"width": 1.5, "classes": 19}, 467_216, 1.6812),
+            Cost({"width": 1.5, "classes": 21}, 468_373, 0.4822, (384, 384)),
+            Cost({"width": 2.0, "classes": 20}, 789_242, 2.6977),
+            Cost({"width": 2.0, "classes": 19}, 787_968, 2.6654),
+            Cost({"width": 2.0, "classes": 21}, 789_253, 0.7591, (384, 384)),
+        ),
+        deploy="ReLU in place of PReLU, bilinear resizes with align_corners=False (the only placement that a DLA "
+        "takes), and no unused activations in the strided units; trained as such, the published weights do not fit it. "
+        "Adaptive pooling to sizes that do not divide is exported as constant averaging matrices in both variants",
+    ),
+}
