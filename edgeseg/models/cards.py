@@ -49,6 +49,50 @@ class Card:
 
 
 CARDS: dict[str, Card] = {
+    "bisenetv1": Card(
+        name="bisenetv1",
+        title="BiSeNet",
+        paper="C. Yu et al., BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation, ECCV 2018, "
+        "arXiv 1808.00897",
+        source="ycszen/TorchSeg",
+        stride=8,
+        costs=(
+            Cost({"backbone": "resnet18", "classes": 19}, 12_894_163, 25.9310),
+            Cost({"backbone": "resnet18", "classes": 19}, 12_894_163, 12.1553, (384, 640)),
+            Cost({"backbone": "xception39", "classes": 19}, 1_541_963, 6.9406),
+            Cost({"backbone": "xception39", "classes": 19}, 1_541_963, 3.2535, (384, 640)),
+        ),
+        deploy="bilinear resizes with align_corners=False, the only placement that a DLA takes; trained as such, the "
+        "published weights lose accuracy on it",
+    ),
+    "bisenetv2": Card(
+        name="bisenetv2",
+        title="BiSeNetV2",
+        paper="C. Yu et al., BiSeNet V2: Bilateral Network with Guided Aggregation for Real-time Semantic "
+        "Segmentation, IJCV 2021, arXiv 2004.02147",
+        source="CoinCheung/BiSeNet",
+        stride=8,
+        costs=(Cost({"classes": 19}, 3_358_627, 24.6033), Cost({"classes": 19}, 3_358_627, 98.4132, (1024, 2048))),
+    ),
+    "dabnet": Card(
+        name="dabnet",
+        title="DABNet",
+        paper="G. Li et al., DABNet: Depth-wise Asymmetric Bottleneck for Real-time Semantic Segmentation, BMVC 2019, "
+        "arXiv 1907.11357",
+        source="Reagan1311/DABNet",
+        stride=8,
+        costs=(
+            Cost({"classes": 19}, 756_643, 10.2204),
+            Cost({"classes": 19}, 756_643, 3.3685, (360, 480)),
+            Cost({"classes": 11}, 754_571, 10.2034),
+            Cost({"classes": 11}, 754_571, 3.3629, (360, 480)),
+            Cost({"classes": 20}, 756_902, 10.2225),
+            Cost({"classes": 20}, 756_902, 3.3692, (360, 480)),
+        ),
+        deploy="every BatchNorm behind its convolution, into which it folds, and ReLU in place of PReLU: the published "
+        "network normalises before its convolutions, after additions and concatenations; trained as such, the "
+        "published weights do not fit it",
+    ),
     "espnet": Card(
         name="espnet",
         title="ESPNet",
@@ -94,5 +138,16 @@ CARDS: dict[str, Card] = {
         deploy="ReLU in place of PReLU, bilinear resizes with align_corners=False (the only placement that a DLA "
         "takes), and no unused activations in the strided units; trained as such, the published weights do not fit it. "
         "Adaptive pooling to sizes that do not divide is exported as constant averaging matrices in both variants",
+    ),
+    "fastscnn": Card(
+        name="fastscnn",
+        title="Fast-SCNN",
+        paper="R. P. K. Poudel et al., Fast-SCNN: Fast Semantic Segmentation Network, BMVC 2019, arXiv 1902.04502",
+        source="xiaoyufenfei/Efficient-Segmentation-Networks",
+        stride=8,
+        costs=(Cost({"classes": 19}, 1_138_051, 1.6769),),
+        deploy="bilinear resizes with align_corners=False, the only placement that a DLA takes; trained as such, "
+        "published weights lose accuracy on it. Adaptive pooling to sizes that do not divide is exported as constant "
+        "averaging matrices in both variants",
     ),
 }

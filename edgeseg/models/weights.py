@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ __all__ = ["load_weights"]
 
 _NAMED = 3
 """Tensors of a kind that a message names."""
+
+_CODE = r"(?i)unsupported global|call reduce|can only (build|create)"
+"""What torch says of a pickle that would call or build something else than tensors."""
 
 
 def load_weights(network: SegmentationNetwork, path: str | Path) -> None:
@@ -59,11 +63,13 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"expected a file of weights, but {path} is no file; check the name")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; check the file") from error
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for a foreign or truncated file depends on the bytes in it
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and re.search(_CODE, str(error)):
             raise InputError(
                 f"{path} holds Python objects that could run code, expected tensors alone; save it again with "
                 "torch.save(network.state_dict(), ...)"

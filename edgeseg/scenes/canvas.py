@@ -173,7 +173,7 @@ class Canvas:
         rows, columns = mask.shape
         self.cv2.copyTo(image, mask, self.colors[y : y + rows, x : x + columns])
         if label is not None:
-            self.labels[y : y + rows, x : x + columns][mask > 0] = label
+            self.cv2.copyTo(np.full_like(mask, label), mask, self.labels[y : y + rows, x : x + columns])
 
 
 def _fixed(pixels: Array | NDArray[np.float32]) -> NDArray[np.int32]:

@@ -55,9 +55,9 @@ def clouds(seed: int, cover: float, zenith: tuple[int, int, int], horizon: tuple
     height, width = 256, 512
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None, None]
     sky = np.asarray(horizon, np.float32) * (1 - up**0.7) + np.asarray(zenith, np.float32) * up**0.7
-    field = noise(rng, height, width, (3, 5, 9)) + 0.5 * noise(rng, height, width, (17, 31))
+    field = noise(rng, height, width, (4, 7)) + 0.35 * noise(rng, height, width, (15, 29))
     edge = np.quantile(field, 1 - cover) if 0 < cover < 1 else (-9.0 if cover else 9.0)
-    share = np.clip((field - edge) * 0.9, 0, 1)[:, :, None] * (0.55 + 0.4 * up)
+    share = np.clip((field - edge) * 0.7, 0, 1)[:, :, None] * (0.55 + 0.4 * up)
     bright = 238 - 26 * np.clip(field - edge - 0.8, 0, 2)[:, :, None]
     image = sky * (1 - share) + bright * share
     return np.dstack([np.clip(image, 0, 255), np.zeros((height, width, 1))]).astype(np.uint8)

@@ -45,10 +45,10 @@ class Published:
     def image(self, shared: Path) -> NDArray[np.float32]:
         """A frame of the val split, (1, 3, H, W) float32."""
         frames = frames_from(shared / "data" / "camvid" / "val" / "images").select(1)
-        frame = fit_frame(next(iter(frames)), *self.size).astype(np.float32)
+        frame = fit_frame(next(iter(frames)).image, *self.size).astype(np.float32)
         frame = frame.reshape(*self.size, 3)
         frame = frame[:, :, ::-1] if self.bgr else frame
-        normalised = (frame - np.float32(self.mean)) / np.float32(self.std)
+        normalised = (frame - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None], np.float32)
 
     def logits(self, shared: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
