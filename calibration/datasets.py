@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeseg.calibration.frames import Frame, FrameSource, ImageFrames, frames_from, images_in
 from edgeseg.calibration.label_images import check_labels, read_labels
+from edgeseg.calibration.scenes import SceneFrame, is_scene, open_scene
 from edgeseg.errors import FrameError, LabelError, UsageError, unknown_name
 from edgeseg.labels import LabelSet, load_labels
 
@@ -37,7 +38,7 @@ class LabelledFrames:
 
     Attributes:
         frames: where the frames come from.
-        label_paths: the label image by the name of the frame.
+        label_paths: the label image by the name of the frame; rendered scenes bring their labels and need none.
         label_set: the classes; values are checked against it. None where nobody named the classes: then nothing is.
         remap: new value by stored value, (256,) uint8, applied before the check; None for the values as stored.
     """
@@ -79,6 +80,8 @@ class LabelledFrames:
             yield LabelledFrame(frame, self._labels(frame))
 
     def _labels(self, frame: Frame) -> NDArray[np.uint8]:
+        if isinstance(frame, SceneFrame):
+            return frame.labels
         path = self.label_paths[frame.name]
         labels = read_labels(path, self.label_set)
         if labels.shape != frame.image.shape[:2]:
@@ -147,14 +150,15 @@ def labelled_from(
     """Labelled frames by what a user names.
 
     Args:
-        spec: `camvid:DIR`, `cityscapes:DIR`, `voc:DIR`, `folder:DIR`, or DIR, which is read as `folder:DIR`.
+        spec: `camvid:DIR`, `cityscapes:DIR`, `voc:DIR`, `folder:DIR`, DIR, which is read as `folder:DIR`, or a
+            rendered scene as `open_scene` takes it.
         split: part of the data set, such as train, val or test; None is val, and for `folder` all where its images are
-            not divided.
+            not divided. A scene has no splits: give another seed.
         label_set: classes of a `folder`; its own labels.json comes first. The others bring theirs.
         skip_broken: leave out frames that cannot be read.
 
     Raises:
-        UsageError: for an unknown data set.
+        UsageError: for an unknown data set or scene.
         FrameError: for a folder that is missing or laid out otherwise, or a split that is not there.
         LabelError: for frames without labels; for other labels that do not fit, when they are read.
     """
@@ -165,6 +169,8 @@ def labelled_from(
 
 
 def _labelled_from(spec: str, split: str | None, label_set: LabelSet | None, skip_broken: bool) -> LabelledFrames:
+    if is_scene(spec):
+        return LabelledFrames(open_scene(spec), {}, load_labels("camvid"))
     kind, colon, folder = spec.partition(":")
     if not colon or Path(spec).is_dir():
         kind, folder = "folder", spec

@@ -1,4 +1,4 @@
-"""Frames and where they come from: a folder, one image, a glob pattern, a text list or a video."""
+"""Frames and where they come from: a folder, one image, a glob pattern, a text list, a video or a scene."""
 
 from __future__ import annotations
 
@@ -153,13 +153,15 @@ def frames_from(spec: str | Path, *, skip_broken: bool = False) -> FrameSource:
     Args:
         spec: a folder (the images directly in it, or in its `images` folder where it holds none), an image, a glob
             pattern, a .txt list (one path a line, relative to the list; a second column such as CamVid's label paths is
-            ignored; blank lines and lines that start with # too), or an mp4, mkv, avi, mov or webm video. Files come
-            in the order of their names, a list's in its own.
+            ignored; blank lines and lines that start with # too), an mp4, mkv, avi, mov or webm video, or a rendered
+            scene as `calibration.scenes.open_scene` takes it. Files come in the order of their names, a list's in its
+            own.
         skip_broken: leave out images that cannot be read instead of raising; see `FrameSource.skipped`.
 
     Raises:
         FrameError: for a spec that is missing, empty, unreadable, or no kind of frame source. Broken images and videos
             that end early raise when they are read.
+        UsageError: for a scene that does not exist, or options that it does not have.
     """
     try:
         return _frames_from(spec, skip_broken)
@@ -168,8 +170,11 @@ def frames_from(spec: str | Path, *, skip_broken: bool = False) -> FrameSource:
 
 
 def _frames_from(spec: str | Path, skip_broken: bool) -> FrameSource:
+    from edgeseg.calibration.scenes import is_scene, open_scene
     from edgeseg.calibration.video import VIDEO_SUFFIXES, open_video
 
+    if is_scene(spec):
+        return open_scene(str(spec))
     path = Path(spec)
     suffix = path.suffix.lower()
     if path.is_dir():

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,12 @@ class Entry:
             tuple(int(n) for n in counts.reshape(REPORT_BINS, merged).sum(axis=1)),
             histogram.width * merged,
         )
+
+    def with_amax(self, amax: float) -> Entry:
+        """The same histogram with another range; the clipped share is then that of the bins whose middle is beyond."""
+        counts = np.array(self.histogram)
+        beyond = (np.arange(counts.size) + 0.5) * self.width > amax
+        return replace(self, amax=amax, clipped_share=float(counts[beyond].sum() / max(1, counts.sum())))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from edgeseg.labels import ClassMapping, load_mapping
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.tools import tool_versions
 
-__all__ = ["convert"]
+__all__ = ["Steps", "bundle_files", "convert", "peak_rss_mb"]
 
 _log = logging.getLogger(__name__)
 _PARITY_FRAMES = 2
@@ -45,7 +45,7 @@ Advance = Callable[[int], None]
 
 
 @dataclass
-class _Steps:
+class Steps:
     """Runs the steps one after the other, each with its bar and its time."""
 
     progress: Progress
@@ -78,7 +78,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         raise UsageError(unknown_name("method", options.method, METHODS))
     folder = options.output or _place_beside(Path(model))
     check_place(folder, force=options.force)
-    steps = _Steps(progress or SilentProgress())
+    steps = Steps(progress or SilentProgress())
     with steps("prepare"):
         prepared = prepare(model, options)
         placement = plan_placement(prepared.model)
@@ -95,7 +95,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         verification = _verify(prepared, quantized, output, split, calibrated.table, mapping, advance)
     remarks = _remarks(verification, calibrated)
     with steps("write"):
-        files = _files(quantized, calibrated.table)
+        files = bundle_files(quantized, calibrated.table)
         manifest = _manifest(prepared, output, placement, calibrated, verification, options, files)
         content = ReportContent(
             manifest,
@@ -195,7 +195,7 @@ def _manifest(
     )
 
 
-def _files(quantized: onnx.ModelProto, table: CalibrationTable) -> dict[str, bytes]:
+def bundle_files(quantized: onnx.ModelProto, table: CalibrationTable) -> dict[str, bytes]:
     """What the report proves: the bundle's files by name, but for the report itself."""
     return {
         MODEL: quantized.SerializeToString(deterministic=True),

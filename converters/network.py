@@ -21,7 +21,7 @@ from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.segmenter import Segmenter
 from edgeseg.upsample import reference_class_map, upsampling
 
-__all__ = ["PROOF_BACKEND", "as_given", "network_on_cpu"]
+__all__ = ["PROOF_BACKEND", "as_given", "graph_on_cpu", "network_on_cpu"]
 
 PROOF_BACKEND = "openvino"
 
@@ -41,6 +41,21 @@ def network_on_cpu(prepared: Prepared, model: onnx.ModelProto, output: OutputSpe
     manifest = Manifest(
         prepared.network, prepared.input, output, prepared.labels, Quantization("", (), (), ()), None, {}, {}
     )
+    with graph_on_cpu(manifest, model) as predict:
+        yield predict
+
+
+@contextmanager
+def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto) -> Iterator[Predictor]:
+    """`network_on_cpu` for a graph with a manifest.
+
+    Args:
+        manifest: its input, output and labels.
+        model: the graph, float or quantized.
+
+    Raises:
+        EngineError: when the engine does not take the graph.
+    """
     backend = get_backend(PROOF_BACKEND)
     content = model.SerializeToString()
 
@@ -49,7 +64,7 @@ def network_on_cpu(prepared: Prepared, model: onnx.ModelProto, output: OutputSpe
 
     # What the network computes is to be scored, so layers outside INT8 are not left to BF16 or FP16.
     target = Target(precision="float32")
-    with Segmenter(Bundle(Path(prepared.loaded.source), manifest), backend, make, target) as segmenter:
+    with Segmenter(Bundle(Path(manifest.network.source), manifest), backend, make, target) as segmenter:
         yield lambda frame: segmenter(frame).class_map
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeseg.calibration.ranges import LEVELS
-from edgeseg.converters.graph import GraphIndex, copy_model
+from edgeseg.converters.graph import GraphIndex, copy_model, remove_unused
 from edgeseg.converters.macs import COMPUTE, macs
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 from edgeseg.manifest import Layer
 
-__all__ = ["Placement", "place_qdq", "plan_placement", "weight_scales"]
+__all__ = ["Placement", "place_qdq", "plan_placement", "remove_qdq", "weight_scales"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,26 @@ def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str,
     del graph.node[:]
     graph.node.extend(copies)
     return placed
+
+
+def remove_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The float graph again: what `place_qdq` was given, whose weights a quantized graph still holds.
+
+    Args:
+        model: a graph with Q/DQ pairs.
+    """
+    result = copy_model(model)
+    index = GraphIndex(result)
+    sources = {}
+    for node in index.graph.node:
+        first = index.producer(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if first is not None and first.op_type == "QuantizeLinear":
+            sources[node.output[0]] = first.input[0]
+    for node in result.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            node.input[:] = [sources.get(name, name) for name in node.input]
+    remove_unused(result)
+    return result
 
 
 @dataclass(frozen=True)

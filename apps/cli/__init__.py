@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("edgeseg.apps.cli.export", "write a network or a checkpoint as the ONNX file that convert takes"),
     "evaluate": ("edgeseg.apps.cli.evaluate", "score a bundle or a float ONNX network against labels"),
     "run": ("edgeseg.apps.cli.run", "segment images or a video and write overlays or class maps"),
+    "scenes": (
+        "edgeseg.apps.cli.scenes",
+        "write rendered street scenes with exact labels: a test card, never real data",
+    ),
     "bench": ("edgeseg.apps.cli.bench", "measure latency and throughput by stage, against the bare engine"),
     "lint": ("edgeseg.apps.cli.lint", "check a graph or bundle for what TensorRT refuses or silently runs in float"),
     "info": ("edgeseg.apps.cli.info", "show what a bundle or an ONNX network is"),

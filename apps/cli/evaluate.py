@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="KIND:DIR",
-        help="camvid:DIR, cityscapes:DIR, voc:DIR, or folder:DIR (or DIR) with images/ and labels/ or masks/",
+        help="camvid:DIR, cityscapes:DIR, voc:DIR, folder:DIR (or DIR) with images/ and labels/ or masks/, or "
+        "scene://street",
     )
     data.add_argument("--split", metavar="NAME", help="the data set's part, such as train or val")
     data.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every Nth frame only")
@@ -98,6 +99,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("evaluate takes one network: either a BUNDLE or --onnx MODEL.onnx")
     only_float = ("classes", "mean", "std", "preset", "size", "output_name", "color")
     given = [f"--{name.replace('_', '-')}" for name in only_float if getattr(options, name) is not None]
+    if options.split is not None and options.data.startswith("scene:"):
+        raise UsageError("a scene has no splits; leave --split out and give another seed, as in scene://street?seed=1")
     if options.bundle is not None and given:
         raise UsageError(f"a bundle knows its classes and pre-processing: {', '.join(given)} only go with --onnx")
     if options.onnx is not None:

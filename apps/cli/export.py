@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing
+from edgeseg.apps.cli.options import (
+    add_network_arguments,
+    add_preprocessing_arguments,
+    network_options,
+    positive_count,
+    preprocessing,
+)
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
 from edgeseg.errors import UsageError, unknown_name
 from edgeseg.labels import load_labels
@@ -25,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_NETWORK_OPTIONS = ("width", "q", "backbone")
-"""Options of the networks themselves; which network has which, and what it takes, is its own matter."""
-
 _FRAMES = 8
 
 
@@ -37,10 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("a network by its name")
     network.add_argument("--weights", type=Path, metavar="FILE", help="state dict; without it the weights are random")
     network.add_argument("--classes", metavar="N|NAME|FILE.json", help="a number, or a label set, which is kept")
-    network.add_argument("--width", type=float, metavar="W", help="width of espnetv2")
-    network.add_argument("--q", type=int, metavar="Q", help="depth of espnet")
-    network.add_argument("--backbone", metavar="B", help="backbone of bisenetv1")
-    network.add_argument("--deploy", action="store_true", help="the variant that INT8 engines take better")
+    add_network_arguments(network)
     add_preprocessing_arguments(parser, "size of the input; a checkpoint knows it")
     output = parser.add_argument_group("output")
     output.add_argument("-o", dest="output", type=Path, required=True, metavar="MODEL.onnx")
@@ -94,9 +94,8 @@ def _by_name(options: argparse.Namespace) -> _Source:
             "a network by its name is built for --classes (a number, or a label set) and --size HxW; give both"
         )
     labels = None if options.classes.isdecimal() else load_labels(options.classes)
-    given = {name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None}
     count = int(options.classes) if labels is None else len(labels)
-    network = create(options.network, classes=count, deploy=options.deploy, **given)
+    network = create(options.network, classes=count, deploy=options.deploy, **network_options(options))
     remarks: tuple[str, ...] = ()
     if options.weights is not None:
         from edgeseg.models.weights import load_weights
@@ -116,7 +115,7 @@ def _from_checkpoint(options: argparse.Namespace) -> _Source:
     path = Path(options.network)
     if not path.is_file():
         raise UsageError(f"{unknown_name('network', options.network, NETWORKS)}; or give the file of a checkpoint")
-    own = ("weights", "classes", *_NETWORK_OPTIONS, "color", "mean", "std", "preset")
+    own = ("weights", "classes", *network_options(options), "color", "mean", "std", "preset")
     given = [f"--{name}" for name in own if getattr(options, name) is not None] + ["--deploy"] * options.deploy
     if given:
         raise UsageError(f"a checkpoint knows its network: {', '.join(given)} only go with a network's name")

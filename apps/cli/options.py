@@ -6,14 +6,17 @@ import argparse
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeseg.errors import UsageError
 
 __all__ = [
     "PRESETS",
     "add_backend_arguments",
+    "add_network_arguments",
     "add_preprocessing_arguments",
     "frame_size",
+    "network_options",
     "positive_count",
     "preprocessing",
     "stated_color",
@@ -67,6 +70,23 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "timed once",
     )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads; default: all of this process")
+
+
+_NETWORK_OPTIONS = ("width", "q", "backbone")
+"""Options of the networks themselves; which network has which, and what it takes, is its own matter."""
+
+
+def add_network_arguments(group: argparse._ArgumentGroup) -> None:
+    """Options that say which variant of a network is built."""
+    group.add_argument("--width", type=float, metavar="W", help="width of espnetv2")
+    group.add_argument("--q", type=int, metavar="Q", help="depth of espnet")
+    group.add_argument("--backbone", metavar="B", help="backbone of bisenetv1")
+    group.add_argument("--deploy", action="store_true", help="the variant that INT8 engines take better")
+
+
+def network_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `edgeseg.models.create` takes beside name, classes and deploy, where it is given."""
+    return {name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None}
 
 
 def add_preprocessing_arguments(

@@ -31,7 +31,7 @@ Sink = Callable[["Frame", "Segmentation", str], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `edgeseg run`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("source", metavar="SOURCE", help="an image, folder, glob, text list or video")
+    parser.add_argument("source", metavar="SOURCE", help="an image, folder, glob, text list, video or scene://street")
     parser.add_argument(
         "-o",
         dest="output",
@@ -179,8 +179,11 @@ def _keep_sources(source: FrameSource, plan: _Plan, stems: Iterable[str]) -> Non
 def _rate_of(source: FrameSource, every: int) -> float:
     """Frames a second that keep the pace of a video of which every Nth frame is taken."""
     from edgeseg.calibration.images import import_cv2
+    from edgeseg.calibration.scenes import RATE, SceneFrames
     from edgeseg.calibration.video import VideoFrames
 
+    if isinstance(source, SceneFrames):
+        return RATE / (source.every * every)
     if not isinstance(source, VideoFrames):
         return DEFAULT_RATE
     cv2 = import_cv2()

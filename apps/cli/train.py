@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing
+from edgeseg.apps.cli.options import (
+    add_network_arguments,
+    add_preprocessing_arguments,
+    network_options,
+    positive_count,
+    preprocessing,
+)
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
 from edgeseg.errors import UsageError
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_NETWORK_OPTIONS = ("width", "q", "backbone")
+_MEMORY = 2048  # MiB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="checkpoints and log")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR, with the same options")
     network = parser.add_argument_group("network")
-    network.add_argument("--width", type=float, metavar="W", help="width of espnetv2")
-    network.add_argument("--q", type=int, metavar="Q", help="depth of espnet")
-    network.add_argument("--backbone", metavar="B", help="backbone of bisenetv1")
-    network.add_argument("--deploy", action="store_true", help="the variant that INT8 engines take better")
+    add_network_arguments(network)
     network.add_argument("--dsrl", action="store_true", help="class map of twice the input's size (DSRL)")
     network.add_argument("--head", type=positive_count, metavar="C", help="channels of DSRL's head (default 32)")
     network.add_argument("--weights", type=Path, metavar="FILE", help="start from these weights")
@@ -57,12 +63,19 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--color-change", type=float, metavar="C", help="largest change of colour (default 0.3)")
     data.add_argument("--no-mirror", action="store_true", help="never mirror frames")
     data.add_argument("--workers", type=positive_count, default=1, metavar="N", help="threads that read (default 1)")
+    data.add_argument(
+        "--memory",
+        type=positive_count,
+        default=_MEMORY,
+        metavar="MIB",
+        help=f"decoded frames that are kept, of --data and of --validation each (default {_MEMORY})",
+    )
 
 
 def _add_optimisation_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation; the defaults are those of DSRL's authors")
     group.add_argument("--epochs", type=positive_count, metavar="N", help="default 100")
-    group.add_argument("--batch", type=positive_count, metavar="N", help="frames a step, over all processes (default 8)")
+    group.add_argument("--batch", type=positive_count, metavar="N", help="frames a step, of all processes (default 8)")
     group.add_argument("--optimizer", metavar="NAME", help="sgd (default) or adamw")
     group.add_argument("--lr", type=float, metavar="V", help="learning rate at the start (default 0.01)")
     group.add_argument("--momentum", type=float, metavar="V", help="default 0.9")
@@ -73,12 +86,12 @@ def _add_optimisation_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--class-weights", metavar="NAME", help="none (default) or log: rare classes count more")
     group.add_argument("--image-weight", type=float, metavar="V", help="DSRL's w1 (default 0.1)")
     group.add_argument("--affinity-weight", type=float, metavar="V", help="DSRL's w2 (default 1.0)")
-    group.add_argument("--affinity-subsampling", type=positive_count, metavar="N", help="of DSRL's affinity (default 8)")
+    group.add_argument("--affinity-subsampling", type=positive_count, metavar="N", help="of the affinity (default 8)")
     group.add_argument("--ema", type=float, metavar="DECAY", help="score and keep a moving average of the weights")
     group.add_argument("--precision", metavar="NAME", help="float32 (default), bfloat16 or float16")
     group.add_argument("--seed", type=int, metavar="N", help="default 0")
     group.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every N epochs (default 1)")
-    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
+    group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto: a GPU if any")
     group.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard")
 
 
@@ -87,6 +100,9 @@ _PLAIN = (
     "image_weight", "affinity_weight", "affinity_subsampling", "ema", "precision", "seed",
 )  # fmt: skip
 """Options that go into the recipe as they are, where given."""
+
+_DSRL = ("head", "image_weight", "affinity_weight", "affinity_subsampling")
+"""Options that mean nothing without --dsrl."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -100,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
     from edgeseg.training.samples import Samples, open_data
     from edgeseg.training.trainer import train
 
-    with only_results_on_stdout(), started_processes(options.device) as processes:
+    with only_results_on_stdout(), _epochs_logged(options.quiet), started_processes(options.device) as processes:
         own = load_labels(options.classes) if options.classes else None
         sources = [open_data(spec, "train", own) for spec in options.data]
         validation = open_data(options.validation, "val", own) if options.validation else None
@@ -108,15 +124,16 @@ def run(options: argparse.Namespace) -> int:
         recipe = _recipe(options, labels)
         torch.manual_seed(recipe.seed)
         network = build_network(recipe)
-        if options.weights is not None:
+        if options.weights is not None and not options.resume:
             from edgeseg.models.weights import load_weights
 
             load_weights(network, options.weights)
+        memory = options.memory << 20
         result = train(
             recipe,
             network,
-            Samples(sources, labels),
-            Samples([validation], labels) if validation is not None else None,
+            Samples(sources, labels, memory),
+            Samples([validation], labels, memory) if validation is not None else None,
             options.output,
             processes,
             resume=options.resume,
@@ -130,6 +147,19 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _epochs_logged(quiet: bool) -> Iterator[None]:
+    """Show a line an epoch without -v too: a long run is often watched without a terminal."""
+    logger = logging.getLogger("edgeseg.training")
+    before = logger.level
+    if not quiet and logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _labels(found: LabelSet | None) -> LabelSet:
     if found is None:
         raise UsageError("the classes of a plain folder are not known; name them with --classes NAME|FILE.json")
@@ -140,6 +170,9 @@ def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
     from edgeseg.training.augment import Augmentation
     from edgeseg.training.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 
+    alone = [f"--{name.replace('_', '-')}" for name in _DSRL if getattr(options, name) is not None]
+    if alone and not options.dsrl:
+        raise UsageError(f"{', '.join(alone)} only go with --dsrl; give it too, or leave them out")
     if options.size is None:
         raise UsageError("the size of the network's input decides its cost and accuracy; give it with --size HxW")
     mean, std = preprocessing(options) or (IMAGENET_MEAN, IMAGENET_STD)
@@ -154,7 +187,7 @@ def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
         network=options.network,
         size=options.size,
         labels=labels,
-        options={name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None},
+        options=network_options(options),
         deploy=options.deploy,
         dsrl=options.dsrl,
         head={} if options.head is None else {"channels": options.head},

@@ -89,7 +89,7 @@ def paint_house(canvas: Canvas, plan: Plan, house: House) -> None:
     if house.roof:
         slope = plan.shade(np.array([-side * 0.5, 0.87, 0.0]))
         roof = (np.array([eaves, eaves + step, ridge + step, ridge]), tuple(color * slope))
-        canvas.faces([*_chimney(ridge, rng, color * gable), roof], _BUILDING)  # type: ignore[list-item]
+        canvas.faces([*_chimney(ridge, rng, color * gable), roof], _BUILDING)
     if house.start > camera[2]:
         corners = np.array([[x, 0, house.start], [out, 0, house.start], [out, height, house.start], [x, height, 0]])
         corners[3, 2] = house.start
@@ -97,7 +97,8 @@ def paint_house(canvas: Canvas, plan: Plan, house: House) -> None:
             corners = np.array([*corners[:3], ridge, corners[3]])
         wall = _lit(canvas, _plain_wall(house.seed, house.brick), gable, (house.start - camera[2],) * 2)
         across = np.array([side * _DEPTH, 0, 0])
-        canvas.texture(wall, np.array([x, 0, house.start]), across, np.array([0, height, 0.0]), _BUILDING, corners)
+        up = np.array([0, height + house.roof, 0.0])
+        canvas.texture(wall, np.array([x, 0, house.start]), across, up, _BUILDING, corners)
     corners = np.array([[x, 0, house.start], [x, 0, house.end], [x, height, house.end], [x, height, house.start]])
     distance = abs(house.end + house.start) / 2 - camera[2]
     level = int(distance > 35) + int(distance > 75)
@@ -214,7 +215,7 @@ def _shop(wall: NDArray[np.float32], rng: np.random.Generator, bays: int) -> Non
     color = np.array(_SHOPS[rng.integers(len(_SHOPS))], float)
     wall[high - round(0.6 * _SCALE) :, 2:-2] = color * 0.75
     wall[high - round(0.6 * _SCALE) : high, 2:-2] = color
-    letters = rng.random(columns) < 0.6
+    letters = np.asarray(rng.random(columns) < 0.6)
     text = slice(high - round(0.42 * _SCALE), high - round(0.16 * _SCALE))
     inside = slice(columns // 4, 3 * columns // 4)
     wall[text, inside][:, letters[inside]] = 235 if color.mean() < 150 else 40

@@ -68,7 +68,7 @@ class Canvas:
         start = 0
         for points, (red, green, blue) in faces:
             end = start + len(points)
-            shape = fixed[start:end]
+            shape: NDArray[np.int32] | None = fixed[start:end]
             if near[start:end].any():
                 cut = self.camera.polygon(points)
                 shape = None if cut is None else _fixed(cut)
@@ -141,7 +141,7 @@ class Canvas:
         matrix = np.array([[(x1 - x0) / columns, 0, x0 - low[0]], [0, (y1 - y0) / rows, y0 - low[1]]])
         size = high[0] - low[0], high[1] - low[1]
         warped = self.cv2.warpAffine(image, matrix, size, flags=self.cv2.INTER_LINEAR)
-        mask = self.cv2.compare(warped[:, :, 3], 127, self.cv2.CMP_GT)
+        mask = self.cv2.threshold(warped[:, :, 3], 127, 255, self.cv2.THRESH_BINARY)[1]
         warped[:, :, 3] = round(self.haze(float(view[:, 2].mean())))
         self._paste(warped, mask, *low, label)
 

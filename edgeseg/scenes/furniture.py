@@ -11,7 +11,7 @@ from edgeseg.scenes.canvas import LABELS, VOID, Canvas, Color, Face
 from edgeseg.scenes.street import Plan
 from edgeseg.scenes.textures import bare_tree, conifer, foliage
 
-__all__ = ["Thing", "paint_bin", "paint_fence", "paint_lamp", "paint_sign", "paint_signal", "paint_tree"]
+__all__ = ["Fence", "Thing", "paint_bin", "paint_fence", "paint_lamp", "paint_sign", "paint_signal", "paint_tree"]
 
 _POLE, _SIGN = LABELS.index("pole"), LABELS.index("signsymbol")
 _FENCE, _TREE = LABELS.index("fence"), LABELS.index("tree")
@@ -37,6 +37,22 @@ class Thing:
     side: int
     kind: int
     size: float
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fence along the street.
+
+    Attributes:
+        x: where it stands, metres.
+        start, end: z, metres.
+        kind: index of its looks.
+    """
+
+    x: float
+    start: float
+    end: float
+    kind: int
 
 
 def _bar(x: float, z: float, bottom: float, top: float, width: float, color: Array) -> list[Face]:
@@ -71,7 +87,7 @@ def paint_lamp(canvas: Canvas, plan: Plan, thing: Thing) -> None:
     top = 5.5 + 2.2 * thing.size
     reach = -thing.side * (0.9 + 0.5 * thing.size)
     arm = np.array([[thing.x, top - 0.05, thing.z], [thing.x + reach, top + 0.25, thing.z]])
-    arm = np.concatenate([arm, arm[::-1] + (0, 0.09, 0)])
+    arm = np.concatenate([arm, arm[::-1] + np.array([0, 0.09, 0])])
     head = np.array([(reach, 0.2), (reach * 1.5, 0.28), (reach * 1.5, 0.4), (reach, 0.4)])
     lamp = np.column_stack([thing.x + head[:, 0], top + head[:, 1], np.full(4, thing.z)])
     faces = _bar(thing.x, thing.z, 0, 1.2, 0.26, color) + _bar(thing.x, thing.z, 1.2, top, 0.15, color)
@@ -102,12 +118,20 @@ def paint_sign(canvas: Canvas, plan: Plan, thing: Thing) -> None:
     radius = 0.34 * thing.size
     if looks == 0:
         parts = [(_round(x, y, z, radius), red), (_round(x, y, z, radius * 0.76), white)]
-        parts += [(_box(x + o * radius, z, y - 0.3 * radius, y + 0.3 * radius, 0.3 * radius), black) for o in (-0.3, 0.3)]
+        parts += [
+            (_box(x + o * radius, z, y - 0.3 * radius, y + 0.3 * radius, 0.3 * radius), black) for o in (-0.3, 0.3)
+        ]
     elif looks == 1:
-        parts = [(_round(x, y, z, radius * 1.2, 3, np.pi / 2), red), (_round(x, y, z, radius * 0.8, 3, np.pi / 2), white)]
+        parts = [
+            (_round(x, y, z, radius * 1.2, 3, np.pi / 2), red),
+            (_round(x, y, z, radius * 0.8, 3, np.pi / 2), white),
+        ]
         parts.append((_box(x, z, y - 0.25 * radius, y + 0.4 * radius, 0.2 * radius), black))
     elif looks == 2:
-        parts = [(_round(x, y, z, radius), blue), (_box(x, z, y - 0.15 * radius, y + 0.5 * radius, 0.25 * radius), white)]
+        parts = [
+            (_round(x, y, z, radius), blue),
+            (_box(x, z, y - 0.15 * radius, y + 0.5 * radius, 0.25 * radius), white),
+        ]
     elif looks == 3:
         parts = [(_box(x, z, y - 0.5, y + 0.45, 0.75), blue if thing.kind % 2 else white)]
         ink = white if thing.kind % 2 else black
@@ -125,20 +149,14 @@ def paint_bin(canvas: Canvas, plan: Plan, thing: Thing) -> None:
     canvas.faces(_bar(thing.x, thing.z, 0, 1.0, 0.5, color), VOID)
 
 
-def paint_fence(canvas: Canvas, plan: Plan, x: float, start: float, end: float, kind: int) -> None:
-    """Paint a fence along the street: boards, or railings with a rail above and below.
-
-    Args:
-        canvas, plan: what is painted, and the street.
-        x: where it stands, metres.
-        start, end: z, metres.
-        kind: index of its looks.
-    """
+def paint_fence(canvas: Canvas, plan: Plan, fence: Fence) -> None:
+    """Paint a fence: boards, or railings with a rail above and below."""
+    x, end = fence.x, fence.end
     light = plan.shade(np.array([-np.sign(x), 0.0, 0.0]))
-    start = max(start, float(canvas.camera.position[2]) - 2)
+    start = max(fence.start, float(canvas.camera.position[2]) - 2)
     if end - start < 0.5:
         return
-    wood = kind % 2 == 0
+    wood = fence.kind % 2 == 0
     height = 1.7 if wood else 1.25
     color = np.array((126.0, 98, 70) if wood else (44, 48, 50)) * light
     panel = np.zeros((24, 96, 4), np.float32)

@@ -35,9 +35,7 @@ def paint_ground(canvas: Canvas, plan: Plan) -> None:
             low, high = max(ahead + start, base), min(ahead + end, base + length)
             corners = np.array([[-_HALF, 0, low], [_HALF, 0, low], [_HALF, 0, high], [-_HALF, 0, high]])
             origin = np.array([-_HALF, 0, base])
-            canvas.texture(
-                texture, origin, np.array([2 * _HALF, 0, 0.0]), np.array([0, 0, length]), None, corners
-            )
+            canvas.texture(texture, origin, np.array([2 * _HALF, 0, 0.0]), np.array([0, 0, length]), None, corners)
     _paint_labels(canvas, plan, ahead)
     _paint_haze(canvas)
 
@@ -84,17 +82,19 @@ def _texture(street: Street, level: int) -> Image:
     rows, columns = round(_PERIOD * _SCALE), round(2 * _HALF * _SCALE)
     image = _verge(rng, this, rows, columns)
     left, right = this.road + this.pavement[0], this.road + this.pavement[1]
-    _between(image, -left, right)[:] = _slabs(rng, _between(image, -left, right).shape[:2])
+    _between(image, -left, right)[:] = _slabs(
+        rng, (rows, round((right + _HALF) * _SCALE) - round((_HALF - left) * _SCALE))
+    )
     for edge in (-this.road, this.road):
-        kerb = _between(image, min(edge, edge * 1.0 + np.sign(edge) * 0.16), max(edge, edge + np.sign(edge) * 0.16))
-        kerb[:] = 168 + 8 * speckle(rng, *kerb.shape[:2], 1.0)[:, :, None]
+        kerb = _between(image, min(edge, edge + np.sign(edge) * 0.16), max(edge, edge + np.sign(edge) * 0.16))
+        kerb[:] = 168 + 8 * speckle(rng, kerb.shape[0], kerb.shape[1], 1.0)[:, :, None]
         kerb[:: round(0.9 * _SCALE)] *= 0.75
     road = _between(image, -this.road, this.road)
     road[:] = _asphalt(rng, this, road.shape[0], road.shape[1])
     _marks(image, rng, this)
     light = this.shade(np.array([0.0, 1.0, 0.0]))
     haze = np.zeros((rows, columns, 1), np.float32)
-    return np.clip(np.concatenate([image * light, haze], 2), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.concatenate([image * light, haze], 2), 0, 255).astype(np.uint8))
 
 
 def _between(image: NDArray[np.float32], start: float, end: float) -> NDArray[np.float32]:
@@ -113,7 +113,7 @@ def _slabs(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float
     step = 11
     down, along = -(-shape[0] // step), -(-shape[1] // step)
     tone = rng.normal(1, 0.05, (down, along)).astype(np.float32).repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
-    tone = tone + 0.04 * speckle(rng, *shape, 1.0) + 0.05 * noise(rng, *shape, (3, 7))
+    tone = tone + 0.04 * speckle(rng, shape[0], shape[1], 1.0) + 0.05 * noise(rng, shape[0], shape[1], (3, 7))
     tone[::step] *= 0.8
     tone[:, ::step] *= 0.85
     color = np.array([150, 146, 142], np.float32) * rng.uniform(0.8, 1.15)

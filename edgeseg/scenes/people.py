@@ -16,8 +16,16 @@ __all__ = ["Person", "paint_rider", "paint_walker"]
 _PEDESTRIAN, _BICYCLIST = LABELS.index("pedestrian"), LABELS.index("bicyclist")
 
 _CLOTHES: tuple[Color, ...] = (
-    (40, 42, 50), (70, 60, 56), (120, 30, 34), (36, 56, 110), (150, 140, 120), (200, 200, 196), (70, 86, 60),
-    (92, 92, 98), (196, 168, 40), (26, 26, 30),
+    (40, 42, 50),
+    (70, 60, 56),
+    (120, 30, 34),
+    (36, 56, 110),
+    (150, 140, 120),
+    (200, 200, 196),
+    (70, 86, 60),
+    (92, 92, 98),
+    (196, 168, 40),
+    (26, 26, 30),
 )
 _SKIN: tuple[Color, ...] = ((224, 180, 150), (190, 140, 108), (120, 84, 62), (236, 196, 172))
 
@@ -73,7 +81,10 @@ def paint_walker(canvas: Canvas, plan: Plan, person: Person) -> None:
     hair = (50, 40, 34) if person.forward > 0 else skin
     shapes: list[tuple[Array, Color]] = [
         (_limb((-0.08, 0.85), (-0.1 + swing * 0.6, 0.02 + lift), 0.1, 0.07), trousers),
-        (_limb((0.08, 0.85), (0.1 - swing * 0.6, 0.02), 0.1, 0.07), (trousers[0] * 0.8, trousers[1] * 0.8, trousers[2] * 0.8)),
+        (
+            _limb((0.08, 0.85), (0.1 - swing * 0.6, 0.02), 0.1, 0.07),
+            (trousers[0] * 0.8, trousers[1] * 0.8, trousers[2] * 0.8),
+        ),
         (_limb((-0.2, 1.4), (-0.3 - swing * 0.5, 0.85), 0.07, 0.05), (coat[0] * 0.8, coat[1] * 0.8, coat[2] * 0.8)),
         (_limb((0.2, 1.4), (0.3 - swing * 0.5, 0.85), 0.07, 0.05), coat),
         (np.array([(-0.2, 0.75), (0.2, 0.75), (0.24, 1.4), (0.12, 1.5), (-0.12, 1.5), (-0.24, 1.4)]), coat),

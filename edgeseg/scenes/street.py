@@ -119,11 +119,11 @@ def plan(street: Street) -> Plan:
     direct = between(0.06, 0.14) if overcast else between(0.42, 0.6)
     white = rng.random() < 0.4
     pale = between(0.0, 1.0)
-    town = rng.random() < 0.65
+    town = rng.random() < 0.6
     road = round(between(3.7, 5.2) * 16) / 16  # on a column of the ground's texture
     warm = 0.0 if overcast else between(-0.01, 0.05)
     sides = rng.permutation(2)
-    density = (between(0.8, 0.97), between(0.35, 0.9)) if town else (between(0.4, 0.8), between(0.2, 0.6))
+    density = (between(0.8, 0.97), between(0.35, 0.9)) if town else (between(0.35, 0.75), between(0.15, 0.5))
     verge = (between(0.2, 0.6), between(0.3, 1.2)) if town else (between(1.0, 4.0), between(1.5, 6.0))
     return Plan(
         seed=street.seed,
@@ -137,7 +137,7 @@ def plan(street: Street) -> Plan:
         trees=between(0.2, 0.6) if town else between(0.5, 0.9),
         poles=between(0.5, 1.0),
         signs=between(0.4, 1.0),
-        parked=between(0.15, 0.6),
+        parked=between(0.2, 0.75),
         oncoming=between(0.2, 0.7),
         walkers=between(0.3, 0.9) if town else between(0.15, 0.5),
         riders=between(0.15, 0.7),

@@ -1,4 +1,4 @@
-"""Surfaces made of noise and simple shapes: asphalt, slabs, walls, foliage, clouds. The same arguments, the same pixels."""
+"""Surfaces made of noise and simple shapes: asphalt, slabs, walls, foliage, clouds. Same arguments, same pixels."""
 
 from __future__ import annotations
 

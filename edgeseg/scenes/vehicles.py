@@ -39,26 +39,63 @@ class _Shape:
 
 _SHAPES = (
     _Shape(
-        np.array([(-1.9, 0.28), (-1.95, 0.85), (-1.75, 1.0), (-1.4, 1.42), (0.35, 1.46), (1.0, 1.0), (1.8, 0.82)]
-                 + [(1.98, 0.6), (1.95, 0.26)]),
+        np.array(
+            [
+                (-1.9, 0.28),
+                (-1.95, 0.85),
+                (-1.75, 1.0),
+                (-1.4, 1.42),
+                (0.35, 1.46),
+                (1.0, 1.0),
+                (1.8, 0.82),
+                (1.98, 0.6),
+                (1.95, 0.26),
+            ]
+        ),
         (2, 4),
-        (np.array([(-1.5, 1.0), (-1.25, 1.33), (-0.45, 1.36), (-0.45, 1.0)]),
-         np.array([(-0.37, 1.0), (-0.37, 1.36), (0.25, 1.37), (0.75, 1.0)])),
+        (
+            np.array([(-1.5, 1.0), (-1.25, 1.33), (-0.45, 1.36), (-0.45, 1.0)]),
+            np.array([(-0.37, 1.0), (-0.37, 1.36), (0.25, 1.37), (0.75, 1.0)]),
+        ),
         (-1.2, 1.22, 0.31),
         1.7,
     ),
     _Shape(
-        np.array([(-2.25, 0.3), (-2.3, 0.9), (-1.5, 1.0), (-0.95, 1.4), (0.4, 1.42), (1.05, 0.97), (2.1, 0.82)]
-                 + [(2.25, 0.55), (2.2, 0.28)]),
+        np.array(
+            [
+                (-2.25, 0.3),
+                (-2.3, 0.9),
+                (-1.5, 1.0),
+                (-0.95, 1.4),
+                (0.4, 1.42),
+                (1.05, 0.97),
+                (2.1, 0.82),
+                (2.25, 0.55),
+                (2.2, 0.28),
+            ]
+        ),
         (2, 4),
-        (np.array([(-1.25, 1.0), (-0.85, 1.31), (-0.25, 1.33), (-0.25, 1.0)]),
-         np.array([(-0.17, 1.0), (-0.17, 1.33), (0.35, 1.33), (0.85, 1.0)])),
+        (
+            np.array([(-1.25, 1.0), (-0.85, 1.31), (-0.25, 1.33), (-0.25, 1.0)]),
+            np.array([(-0.17, 1.0), (-0.17, 1.33), (0.35, 1.33), (0.85, 1.0)]),
+        ),
         (-1.35, 1.4, 0.32),
         1.76,
     ),
     _Shape(
-        np.array([(-2.4, 0.35), (-2.42, 1.2), (-2.4, 1.95), (-2.3, 2.08), (1.2, 2.1), (1.85, 1.25), (2.4, 1.05)]
-                 + [(2.5, 0.6), (2.45, 0.3)]),
+        np.array(
+            [
+                (-2.4, 0.35),
+                (-2.42, 1.2),
+                (-2.4, 1.95),
+                (-2.3, 2.08),
+                (1.2, 2.1),
+                (1.85, 1.25),
+                (2.4, 1.05),
+                (2.5, 0.6),
+                (2.45, 0.3),
+            ]
+        ),
         (1, 4),
         (np.array([(0.35, 1.2), (0.35, 1.8), (1.15, 1.8), (1.55, 1.2)]),),
         (-1.5, 1.55, 0.35),
@@ -67,8 +104,16 @@ _SHAPES = (
 )
 
 _PAINTS: tuple[Color, ...] = (
-    (184, 188, 192), (214, 214, 214), (36, 38, 42), (30, 44, 92), (140, 22, 28), (96, 100, 106), (20, 76, 66),
-    (62, 92, 140), (150, 146, 120), (104, 30, 44),
+    (184, 188, 192),
+    (214, 214, 214),
+    (36, 38, 42),
+    (30, 44, 92),
+    (140, 22, 28),
+    (96, 100, 106),
+    (20, 76, 66),
+    (62, 92, 140),
+    (150, 146, 120),
+    (104, 30, 44),
 )
 
 
@@ -116,14 +161,16 @@ def paint_vehicle(canvas: Canvas, plan: Plan, car: Vehicle) -> None:
     faces: list[Face] = []
 
     def world(points: Array, x: float) -> Array:
-        return np.column_stack([np.full(len(points), x), points[:, 1], points[:, 0]]) * turn + place
+        return np.asarray(np.column_stack([np.full(len(points), x), points[:, 1], points[:, 0]]) * turn + place)
 
     if close:  # what is dark below it, and the far wheels
-        low = np.array([(shape.wheels[0], 0.03), (shape.wheels[1], 0.03), (shape.wheels[1], 0.4), (shape.wheels[0], 0.4)])
+        low = np.array(
+            [(shape.wheels[0], 0.03), (shape.wheels[1], 0.03), (shape.wheels[1], 0.4), (shape.wheels[0], 0.4)]
+        )
         faces += [(world(low, near_side * x), (16, 16, 18)) for x in (-half * 0.85, half * 0.8)]
         faces += [(world(_wheel(shape, i, 1.0), -near_side * half * 0.9), (14, 14, 15)) for i in (0, 1)]
         across = np.array([[-half * 0.9, 0.02, 0], [half * 0.9, 0.02, 0], [half * 0.9, 0.4, 0], [-half * 0.9, 0.4, 0]])
-        faces += [(across + (0, 0, z) + place, (13, 13, 14)) for z in (shape.wheels[1], shape.wheels[0])]
+        faces += [(across + np.array([0, 0, z]) + place, (13, 13, 14)) for z in (shape.wheels[1], shape.wheels[0])]
     for index in range(len(shape.profile) - 1):
         faces += _strip(plan, shape, index, paint, place, turn, eye)
     side = world(shape.profile, near_side * half)
@@ -132,7 +179,10 @@ def paint_vehicle(canvas: Canvas, plan: Plan, car: Vehicle) -> None:
     if close:
         skirt = np.array([(p, h) for p, h in shape.profile if h < 0.4] + [(1.9, 0.5), (-1.9, 0.5)])
         faces.append((world(skirt, near_side * half), _tone(paint * 0.7, light)))
-    faces += [(world(w, near_side * (half + 0.005)), _tone(np.array([46.0, 54, 62]), 0.6 + 0.4 * light)) for w in shape.windows]
+    faces += [
+        (world(w, near_side * (half + 0.005)), _tone(np.array([46.0, 54, 62]), 0.6 + 0.4 * light))
+        for w in shape.windows
+    ]
     if close:
         for scale, color in ((1.0, (18.0, 18.0, 20.0)), (0.6, (120.0, 122.0, 126.0)), (0.2, (50.0, 50.0, 52.0))):
             faces += [(world(_wheel(shape, i, scale), near_side * (half + 0.02)), color) for i in (0, 1)]
@@ -140,9 +190,7 @@ def paint_vehicle(canvas: Canvas, plan: Plan, car: Vehicle) -> None:
     canvas.faces(faces, _CAR)
 
 
-def _strip(
-    plan: Plan, shape: _Shape, index: int, paint: Array, place: Array, turn: Array, eye: Array
-) -> list[Face]:
+def _strip(plan: Plan, shape: _Shape, index: int, paint: Array, place: Array, turn: Array, eye: Array) -> list[Face]:
     """One strip of the hull, where it faces the camera, with its window."""
     (z0, y0), (z1, y1) = shape.profile[index], shape.profile[index + 1]
     length = float(np.hypot(z1 - z0, y1 - y0))
@@ -171,7 +219,7 @@ def _ends(car: Vehicle, shape: _Shape, eye: Array, place: Array, turn: Array) ->
         ends = [low + (high - low) * share for share in (bottom, top)]
         points = [(left, *ends[0][::-1]), (right, *ends[0][::-1]), (right, *ends[1][::-1]), (left, *ends[1][::-1])]
         out = -0.012 if rear else 0.012
-        return (np.array(points) + (0, 0, out)) * turn + place, color
+        return (np.array(points) + np.array([0, 0, out])) * turn + place, color
 
     lamp: Color = ((255, 40, 30) if car.braking else (160, 20, 22)) if rear else (240, 240, 232)
     plate: Color = (214, 182, 40) if rear else (226, 226, 222)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import UsageError
 from edgeseg.libraries import require
 
-__all__ = ["Augmentation", "random_crop", "whole_frame"]
+__all__ = ["Augmentation", "random_crop"]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,6 @@ def random_crop(
     return _recolor(view, augmentation.color, random), truth
 
 
-def whole_frame(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], size: tuple[int, int], ignore_index: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The frame and its labels at another size, not varied; arguments as those of `random_crop`."""
-    return _warp(image, labels, size, 1.0, (0.5, 0.5), False, ignore_index)
-
-
 def _warp(
     image: NDArray[np.uint8],
     labels: NDArray[np.uint8],
@@ -91,8 +84,12 @@ def _warp(
     if mirrored:
         matrix[0] = -matrix[0]
         matrix[0, 2] += width - 1
-    border = [int(v) for v in image.mean((0, 1))] if zoom < 1 else (0, 0, 0)
-    view = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=border)
+    border = [int(v) for v in image.mean((0, 1))]
+    # Without border the outermost half pixel must not be mixed with its colour: a resize repeats the edge there.
+    outside = cv2.BORDER_REPLICATE if zoom >= 1 else cv2.BORDER_CONSTANT
+    view = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=outside, borderValue=border
+    )
     truth = cv2.warpAffine(labels, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=ignore_index)
     return view, truth
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from edgeseg.models import create, create_dsrl
 from edgeseg.models.network import SegmentationNetwork
 from edgeseg.training.recipe import Recipe
 
-__all__ = ["FORMAT", "build_network", "load_network", "read_checkpoint", "save_checkpoint"]
+__all__ = ["FORMAT", "build_network", "load_network", "read_checkpoint", "restore", "save_checkpoint"]
 
 FORMAT = "edgeseg-checkpoint-1"
 
@@ -50,12 +49,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:
+        # torch's writer turns a full disk into a RuntimeError, which holds the reason as its context.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        why = cause.strerror if isinstance(cause, OSError) else str(cause).partition("\n")[0]
+        raise OutputError(f"cannot write the checkpoint {path}: {why}; free space or choose another folder") from error
+    finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write the checkpoint {path}: {error}; free space or choose another folder"
-        ) from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -67,13 +68,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ModelError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise ModelError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    except Exception as error:  # what torch raises for a foreign or damaged file depends on the bytes in it
         raise ModelError(
             f"{path} is not a checkpoint of edgeseg train, or is damaged; train again or name another"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ModelError(f"{path} is not a checkpoint of edgeseg train (it lacks format {FORMAT})")
+    lacking = [key for key in ("recipe", "network") if key not in state]
+    if lacking:
+        raise ModelError(f"the checkpoint {path} lacks {' and '.join(lacking)}; train again or name another")
     return state
 
 

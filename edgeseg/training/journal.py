@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,9 @@ class Journal:
             require("tensorboard", "log for TensorBoard")
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._events = SummaryWriter(str(folder), purge_step=epoch + 1)  # type: ignore[no-untyped-call]
+            self._events = SummaryWriter(str(folder), purge_step=epoch + 1)
         kept = self._lines()[: epoch + 1] if epoch else []
-        self._write("w", "".join(kept) or ",".join(_FIELDS) + "\n")
+        self._start("".join(kept) or ",".join(_FIELDS) + "\n")
 
     def write(self, epoch: int, step: int, lr: float, parts: Mapping[str, float], miou: float | None) -> None:
         """Add one epoch.
@@ -50,7 +52,8 @@ class Journal:
         row: dict[str, Any] = {"epoch": epoch, "step": step, "lr": f"{lr:.6g}"}
         row.update({name: f"{value:.5f}" for name, value in parts.items()})
         row["miou"] = "" if miou is None else f"{miou:.3f}"
-        self._write("a", ",".join(str(row.get(name, "")) for name in _FIELDS) + "\n")
+        with self._said(), self._path.open("a", encoding="utf-8") as file:
+            file.write(",".join(str(row.get(name, "")) for name in _FIELDS) + "\n")
         if self._events is not None:
             for name, value in {**parts, **({} if miou is None else {"miou": miou}), "lr": lr}.items():
                 self._events.add_scalar(name, value, epoch)
@@ -67,9 +70,18 @@ class Journal:
         except OSError:
             return []
 
-    def _write(self, mode: str, text: str) -> None:
+    def _start(self, text: str) -> None:
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        with self._said():
+            try:
+                beside.write_text(text, "utf-8")
+                os.replace(beside, self._path)  # at once, so that an interruption keeps the lines of earlier epochs
+            finally:
+                beside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
         try:
-            with self._path.open(mode, encoding="utf-8") as file:
-                file.write(text)
+            yield
         except OSError as error:
             raise OutputError(f"cannot write the log {self._path}: {error.strerror}; free space") from error

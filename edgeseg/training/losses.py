@@ -63,6 +63,11 @@ class _PixelLoss(nn.Module):
         """(N, H, W) float32: the weight of each pixel's class, 0 where it is ignored."""
         return counts.float() if self.weights is None else self.weights[right] * counts
 
+    def amount(self, labels: Tensor) -> Tensor:
+        """What the mean over (N, H, W) labels divides by, float32: the pixels that count, each with its weight."""
+        counts = labels != self.ignore_index
+        return self.pixel_weights(torch.where(counts, labels, 0), counts).sum()
+
 
 def _pick(maps: Tensor, right: Tensor) -> Tensor:
     """(N, H, W): of the maps (N, C, H, W), the one of each pixel's class."""
@@ -166,6 +171,10 @@ class Focal(_PixelLoss):
         losses = -(doubt**self.gamma) * picked * self.pixel_weights(right, counts)
         return losses.sum() / counts.sum().clamp_min(1)
 
+    def amount(self, labels: Tensor) -> Tensor:
+        """See `CrossEntropy`; here the weights do not enter the divisor."""
+        return (labels != self.ignore_index).sum().float()
+
 
 class Dice(_PixelLoss):
     """1 - D, mean over the classes that the batch's labels hold; D = 2 sum(p t) / denominator over all its pixels.
@@ -238,3 +247,9 @@ class SegmentationLoss(nn.Module):
             return {"loss": main, "segmentation": main}
         extra = torch.stack([self.criterion(head, labels) for head in auxiliary]).sum()
         return {"loss": main + self.auxiliary_weight * extra, "segmentation": main, "auxiliary": extra}
+
+    def amount(self, labels: Tensor) -> Tensor:
+        """How much these labels count in a mean over several processes: see each loss; else the number of pixels."""
+        if isinstance(self.criterion, _PixelLoss):
+            return self.criterion.amount(labels)
+        return labels.new_tensor(labels.numel(), dtype=torch.float32)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
-from edgeseg.errors import UsageError
+from edgeseg.errors import EdgesegError, UsageError, unknown_name
 
-__all__ = ["Processes", "started_processes", "synchronise_batch_norm"]
+__all__ = ["DEVICES", "Processes", "SynchronisedBatchNorm", "started_processes", "synchronise_batch_norm"]
+
+DEVICES = ("auto", "cpu", "cuda")
+
+_PATIENCE = timedelta(hours=2)
+"""How long processes wait for the first, which scores; a process that ends meanwhile ends the others at once."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,25 @@ class Processes:
         distributed.all_reduce(summed)
         return summed
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
-            distributed.barrier()
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What a function gives in process 0, in every process; the others wait, and share its error too.
+
+        Raises:
+            EdgesegError: what the function raised.
+        """
+        if self.count == 1:
+            return make()
+        shared: list[Any] = [None]
+        if self.first:
+            try:
+                shared = [make()]
+            except EdgesegError as error:
+                shared = [error]
+        distributed.broadcast_object_list(shared, device=self.device)
+        if isinstance(shared[0], EdgesegError):
+            raise shared[0]
+        value: T = shared[0]
+        return value
 
 
 @contextlib.contextmanager
@@ -56,23 +80,33 @@ def started_processes(device: str = "auto") -> Iterator[Processes]:
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
-        UsageError: for a GPU that is not there.
+        UsageError: for a device that does not exist, or a GPU that is not there.
     """
-    if device != "cpu" and not torch.cuda.is_available():
-        if device != "auto":
-            raise UsageError(f"--device {device} was asked for, but torch finds no GPU; use --device cpu")
-        device = "cpu"
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device("cpu") if device == "cpu" else torch.device("cuda", local)
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = _device(device, local)
     if count == 1:
         yield Processes(0, 1, chosen)
         return
-    distributed.init_process_group("gloo" if chosen.type == "cpu" else "nccl")
+    distributed.init_process_group("gloo" if chosen.type == "cpu" else "nccl", timeout=_PATIENCE)
     try:
         yield Processes(distributed.get_rank(), count, chosen)
     finally:
         distributed.destroy_process_group()
+
+
+def _device(name: str, local: int) -> torch.device:
+    if name not in DEVICES:
+        raise UsageError(unknown_name("device", name, DEVICES))
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError("--device cuda was asked for, but torch finds no GPU; use --device cpu")
+    found = torch.cuda.device_count()
+    if local >= found:
+        raise UsageError(f"process {local + 1} of this machine has no GPU of its own: torch finds {found}; start fewer")
+    chosen = torch.device("cuda", local)
+    torch.cuda.set_device(chosen)  # where NCCL's barrier and broadcasts work
+    return chosen
 
 
 class _Sum(torch.autograd.Function):
@@ -100,14 +134,18 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         count = values.new_tensor([values.numel() / values.shape[1]])
-        sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-        summed: Tensor = _Sum.apply(sums)  # type: ignore[no-untyped-call]
+        summed: Tensor = _Sum.apply(torch.cat([values.sum((0, 2, 3)), count]))  # type: ignore[no-untyped-call]
         total = summed[-1].detach()
-        mean, square = (summed[:-1] / total).chunk(2)
-        variance = (square - mean.square()).clamp_min(0)
+        if total < 2:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+        mean = summed[:-1] / total
+        # Not by the mean of the squares, whose difference loses all digits where the mean is large.
+        centred = values - mean[:, None, None]
+        squares: Tensor = _Sum.apply(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
+        variance = squares / total
         self._track(mean.detach(), variance.detach() * total / (total - 1))
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (values * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(input.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.momentum is None:
@@ -123,7 +161,8 @@ def synchronise_batch_norm(module: nn.Module, processes: Processes) -> nn.Module
     if processes.count == 1:
         return module
     if processes.device.type != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SynchronisedBatchNorm

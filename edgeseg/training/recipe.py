@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from edgeseg.errors import ModelError, UsageError, unknown_name
+from edgeseg.errors import EdgesegError, ModelError, UsageError, unknown_name
 from edgeseg.labels import LabelSet
 from edgeseg.training.augment import Augmentation
 from edgeseg.training.losses import LOSSES
@@ -55,10 +55,10 @@ class Recipe:
     network: str
     size: tuple[int, int]
     labels: LabelSet
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     deploy: bool = False
     dsrl: bool = False
-    head: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] = field(default_factory=dict, hash=False)
     color_order: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -92,18 +92,32 @@ class Recipe:
         ):
             if value not in known:
                 raise UsageError(unknown_name(name, value, known))
-        for name, count in (
-            ("epochs", self.epochs),
-            ("batch", self.batch),
-            ("height", self.size[0]),
-            ("width", self.size[1]),
+        for name, count, least in (
+            ("epochs", self.epochs, 1),
+            ("batch", self.batch, 1),
+            ("height", self.size[0], 1),
+            ("width", self.size[1], 1),
+            ("the subsampling of the affinity", self.affinity_subsampling, 1),
+            ("warmup", self.warmup, 0),
         ):
-            if count < 1:
-                raise UsageError(f"{name} must be at least 1, but is {count}")
+            if count < least:
+                raise UsageError(f"{name} must be at least {least}, but is {count}")
+        for name, number in (
+            ("weight decay", self.weight_decay),
+            ("power", self.power),
+            ("the weight of auxiliary heads", self.auxiliary_weight),
+            ("the weight of the image", self.image_weight),
+            ("the weight of the affinity", self.affinity_weight),
+        ):
+            if not (math.isfinite(number) and number >= 0):
+                raise UsageError(f"{name} must be a number of at least 0, but is {number}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"the learning rate must be above 0, but is {self.lr}")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"the decay of the moving average must be 0 or up to 1, but is {self.ema}")
+        for name, share in (("momentum", self.momentum), ("the decay of the moving average", self.ema)):
+            if not 0 <= share < 1:
+                raise UsageError(f"{name} must be at least 0 and below 1, but is {share}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"the seed must be 0 to {2**32 - 1}, but is {self.seed}")
 
     @property
     def scale(self) -> int:
@@ -129,7 +143,7 @@ class Recipe:
             values["labels"] = LabelSet(**{**labels, "palette": tuple(map(tuple, labels["palette"]))})
             augmentation: dict[str, Any] = {key: _tupled(value) for key, value in values["augmentation"].items()}
             return cls(**{**values, "augmentation": Augmentation(**augmentation)})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, EdgesegError) as error:
             raise ModelError(
                 f"the checkpoint's recipe cannot be read ({error}); train with this version again"
             ) from error

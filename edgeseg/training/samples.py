@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,10 +22,10 @@ from edgeseg.training.augment import random_crop
 from edgeseg.training.losses import IGNORE_INDEX
 from edgeseg.training.recipe import Recipe
 
-__all__ = ["Batch", "Samples", "batches", "normalise", "open_data"]
+__all__ = ["MEMORY", "Batch", "Samples", "batches", "normalise", "open_data", "steps_per_epoch"]
 
-_MEMORY = 2 << 30
-"""Bytes of decoded frames that are kept; frames beyond them are read again in every epoch."""
+MEMORY = 2 << 30
+"""Bytes of decoded frames that are kept by default."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,33 @@ def open_data(spec: str, default_split: str, label_set: LabelSet | None = None) 
     """A data set by KIND:DIR@SPLIT; see `labelled_from` for the kinds.
 
     Args:
-        spec: what the user names; without @SPLIT the default is taken.
+        spec: what the user names; without @SPLIT the default is taken, and all of a plain folder whose images are not
+            divided into splits.
         default_split: "train" or "val".
         label_set: classes of a plain folder.
+
+    Raises:
+        UsageError: for an @ without a split, or an unknown kind.
+        FrameError, LabelError: see `labelled_from`.
     """
     place, at, split = spec.rpartition("@")
-    if not at or "/" in split:
-        place, split = spec, default_split
+    if not at or "/" in split or os.path.isdir(spec.partition(":")[2] or spec):
+        return labelled_from(spec, None if _is_undivided(spec) else default_split, label_set=label_set)
+    if not split:
+        raise UsageError(f"{spec} ends with @; name the split behind it, such as {place}@{default_split}")
     return labelled_from(place, split, label_set=label_set)
+
+
+def _is_undivided(spec: str) -> bool:
+    """Whether a spec names a plain folder with images and without splits."""
+    kind, _, folder = spec.partition(":")
+    if kind != "folder" and not os.path.isdir(spec):
+        return False
+    images = os.path.join(spec if os.path.isdir(spec) else folder, "images")
+    try:
+        return not any(entry.is_dir() for entry in os.scandir(images))
+    except (OSError, ValueError):  # which reading the data names
+        return False
 
 
 class Samples:
@@ -61,12 +82,13 @@ class Samples:
     Args:
         sources: data sets of the same classes.
         labels: the classes that are trained.
+        memory: bytes of decoded frames that are kept; frames beyond them are read again in every epoch.
 
     Raises:
         LabelError: for a data set of other classes.
     """
 
-    def __init__(self, sources: Sequence[LabelledFrames], labels: LabelSet) -> None:
+    def __init__(self, sources: Sequence[LabelledFrames], labels: LabelSet, memory: int = MEMORY) -> None:
         for source in sources:
             found = source.label_set
             if found is not None and found.classes().names != labels.names:
@@ -77,7 +99,8 @@ class Samples:
         self._items = [(source, name) for source in sources for name in source.names]
         self._labels = labels
         self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-        self._bytes = 0
+        self._left = memory
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -94,9 +117,10 @@ class Samples:
         item = next(iter(source.exclude({other for other in source.names if other != name})))
         sample = item.frame.image, self._trained(item.labels, source, name)
         size = sample[0].nbytes + sample[1].nbytes
-        if self._bytes + size <= _MEMORY:
-            self._bytes += size
-            self._kept[index] = sample
+        with self._lock:
+            if size <= self._left and index not in self._kept:
+                self._left -= size
+                self._kept[index] = sample
         return sample
 
     def _trained(self, labels: NDArray[np.uint8], source: LabelledFrames, name: str) -> NDArray[np.uint8]:
@@ -118,6 +142,21 @@ class Samples:
         return counts[: len(self._labels)]
 
 
+def steps_per_epoch(samples: Samples, recipe: Recipe, processes: int = 1) -> int:
+    """Batches of one epoch; the frames that do not fill the last one are left out.
+
+    Raises:
+        UsageError: for fewer frames than a batch, or a batch that does not divide among the processes.
+    """
+    if len(samples) < recipe.batch:
+        raise UsageError(f"a batch of {recipe.batch} needs as many frames, but there are {len(samples)}; use --batch")
+    if recipe.batch % processes:
+        raise UsageError(
+            f"a batch of {recipe.batch} cannot be divided among {processes} processes; use another --batch"
+        )
+    return len(samples) // recipe.batch
+
+
 def batches(
     samples: Samples, recipe: Recipe, epoch: int, *, rank: int = 0, processes: int = 1, workers: int = 1
 ) -> Iterator[Batch]:
@@ -134,16 +173,10 @@ def batches(
         workers: threads that read.
 
     Raises:
-        UsageError: for fewer frames than a batch, or a batch that does not divide among the processes.
+        UsageError: see `steps_per_epoch`.
     """
-    if len(samples) < recipe.batch:
-        raise UsageError(f"a batch of {recipe.batch} needs as many frames, but there are {len(samples)}; use --batch")
-    if recipe.batch % processes:
-        raise UsageError(
-            f"a batch of {recipe.batch} cannot be divided among {processes} processes; use another --batch"
-        )
+    steps = steps_per_epoch(samples, recipe, processes)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(samples))
-    steps = len(samples) // recipe.batch
     chosen = [order[step * recipe.batch : (step + 1) * recipe.batch][rank::processes] for step in range(steps)]
 
     def make(indices: NDArray[np.int64]) -> Batch:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
+from edgeseg.errors import LabelError
 from edgeseg.frame import fit_frame
 from edgeseg.metrics import ConfusionMatrix
-from edgeseg.models.network import SegmentationNetwork
 from edgeseg.training.losses import IGNORE_INDEX
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Samples, normalise
@@ -19,7 +21,7 @@ __all__ = ["score"]
 
 @torch.no_grad()
 def score(
-    network: SegmentationNetwork,
+    network: nn.Module,
     samples: Samples,
     recipe: Recipe,
     device: torch.device,
@@ -30,7 +32,7 @@ def score(
     The frame is resized to the network's input, the class map brought back to the frame by nearest sampling.
 
     Args:
-        network: left in the mode in which it came.
+        network: gives logits of the class map's size; left in the mode in which it came.
         samples: frames with labels.
         recipe: size and normalisation of the input.
         device: where the network is.
@@ -38,6 +40,9 @@ def score(
 
     Returns:
         The confusion matrix over all frames.
+
+    Raises:
+        LabelError: where no pixel is labelled.
     """
     matrix = ConfusionMatrix(len(recipe.labels))
     training = network.training
@@ -50,4 +55,6 @@ def score(
         matrix.add(labels, nearest_class_map(class_map, axes.rows, axes.columns), IGNORE_INDEX)
         advance(1)
     network.train(training)
+    if math.isnan(matrix.pixel_accuracy()):
+        raise LabelError(f"none of the {len(samples)} frames to score on has a labelled pixel; check the labels")
     return matrix
