@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from edgeseg.calibration.datasets import LabelledFrame, LabelledFrames, pair_labels
 from edgeseg.calibration.frames import Frame, FrameSource, frames_from
+from edgeseg.calibration.scenes import is_scene
 from edgeseg.converters.options import ConvertOptions
-from edgeseg.labels import LabelSet
+from edgeseg.labels import LabelSet, load_labels
 
 __all__ = ["LARGEST_SCORED", "FrameSplit", "split_frames"]
 
@@ -75,6 +76,17 @@ def split_frames(source: str, options: ConvertOptions, truth: LabelSet) -> Frame
         calibration = frames.select(min(options.count, max(1, len(frames) * 3 // 4)))
         left = frames.exclude(set(calibration.names))
         scoring = left.select(LARGEST_SCORED) if len(left) else None
-    # Labels are paired before anything is computed: a missing one is found in a second, not after calibration.
-    paired = None if options.labels is None or scoring is None else pair_labels(scoring, options.labels, truth)
-    return FrameSplit(calibration, scoring, paired)
+    return FrameSplit(calibration, scoring, _labelled(scoring, options.score_frames or source, options, truth))
+
+
+def _labelled(
+    scoring: FrameSource | None, source: str, options: ConvertOptions, truth: LabelSet
+) -> LabelledFrames | None:
+    """The frames to score with their labels, before anything is computed: a missing one is found in a second."""
+    if scoring is None:
+        return None
+    if options.labels is not None:
+        return pair_labels(scoring, options.labels, truth)
+    scene = load_labels("camvid")
+    # Rendered scenes bring their labels, which count for a network of the same classes.
+    return LabelledFrames(scoring, {}, scene) if is_scene(source) and truth.names == scene.names else None

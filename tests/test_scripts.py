@@ -40,14 +40,6 @@ def test_script_is_valid_bash(script: Path) -> None:
     assert script.suffix == ".sh" or os.access(script, os.X_OK)
 
 
-def test_demo_without_networks_says_what_to_give_it(alone: Path) -> None:
-    result = start(alone / "demo")
-    assert result.returncode == 2
-    assert "needs a network and frames of its domain" in result.stderr
-    assert "scripts/demo MODEL.onnx FRAMES" in result.stderr
-    assert not (alone.parent / ".venv").exists()
-
-
 def test_demo_with_a_network_alone_asks_for_frames(alone: Path) -> None:
     result = start(alone / "demo", "model.onnx")
     assert result.returncode == 2

@@ -11,6 +11,7 @@ from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, 
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
 from edgeseg.errors import UsageError
+from edgeseg.zoo import SHIPPED, network_file
 
 if TYPE_CHECKING:
     from edgeseg.converters.options import ConvertResult
@@ -20,7 +21,12 @@ __all__ = ["add_arguments", "run", "summary"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `edgeseg convert`."""
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="the float network: an image in, logits out")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL.onnx|NAME",
+        help=f"the float network: an image in, logits out; or one that ships with edgeseg: {', '.join(SHIPPED)}",
+    )
     frames = parser.add_argument_group("frames")
     frames.add_argument(
         "--frames",
@@ -82,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     from edgeseg.converters.convert import convert
 
     with only_results_on_stdout():
-        result = convert(options.model, options.frames, arguments, progress_for(options.quiet))
+        result = convert(network_file(options.model), options.frames, arguments, progress_for(options.quiet))
     if options.json:
         print_json(summary(result))
     else:
@@ -98,7 +104,7 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         )
     if options.map and options.labels is None:
         raise UsageError("--map brings the network's classes to those of the labels; give the labels with --labels DIR")
-    mean, std = preprocessing(options, stated_color(options, options.model)) or (None, None)
+    mean, std = preprocessing(options, stated_color(options, network_file(options.model))) or (None, None)
     return ConvertOptions(
         classes=options.classes,
         color_order=options.color,
@@ -111,12 +117,17 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         size=options.size,
         output_kind=options.output,
         output_name=options.output_name,
-        output=options.bundle,
+        output=options.bundle or _beside_the_user(options.model),
         force=options.force,
         skip_broken=options.skip_broken,
         score_frames=options.score_frames,
         licence=options.licence,
     )
+
+
+def _beside_the_user(model: Path) -> Path | None:
+    """Where the bundle of a shipped network goes: not into the package; None for a file, whose bundle stands beside."""
+    return Path(f"{model}.edgeseg") if network_file(model) != model else None
 
 
 def summary(result: ConvertResult) -> dict[str, Any]:

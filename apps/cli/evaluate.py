@@ -21,6 +21,7 @@ from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 from edgeseg.backends import get_backend
 from edgeseg.errors import UsageError
+from edgeseg.zoo import network_file
 
 if TYPE_CHECKING:
     from edgeseg.calibration.scoring import Predictor, Score
@@ -32,7 +33,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `edgeseg evaluate`."""
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE")
-    parser.add_argument("--onnx", type=Path, metavar="MODEL.onnx", help="score a float network instead of a bundle")
+    parser.add_argument(
+        "--onnx", type=Path, metavar="MODEL.onnx|NAME", help="score a float network instead of a bundle"
+    )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -62,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
     _check(options)
+    if options.onnx is not None:
+        options.onnx = network_file(options.onnx)
     from edgeseg.calibration.datasets import labelled_from
     from edgeseg.calibration.scoring import check_classes, score_labels
     from edgeseg.labels import load_mapping

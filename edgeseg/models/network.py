@@ -85,9 +85,11 @@ class SegmentationNetwork(nn.Module):
 
 
 def resize(maps: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    """Bring maps (N, C, h, w) to another size bilinearly; maps of that size are given back as they are."""
+    """Bring maps (N, C, h, w) to another size bilinearly, in float32; maps of that size are given back as they are."""
     if tuple(maps.shape[2:]) == (height, width):
         return maps
+    # Under mixed precision: resizing in BF16 takes longer, and a loss would widen the large maps instead of the small.
+    maps = maps.float()
     resized: Tensor = functional.interpolate(maps, (height, width), mode="bilinear", align_corners=align_corners)
     return resized
 

@@ -127,9 +127,7 @@ class TestAffinity:
     ("given", "size", "expected"),
     [((32, 48), (8, 12), (8, 12)), ((32, 48), (8, 13), (8, 13)), ((4, 6), (8, 12), (4, 6))],
 )
-def test_subsampling_never_enlarges(
-    given: tuple[int, int], size: tuple[int, int], expected: tuple[int, int]
-) -> None:
+def test_subsampling_never_enlarges(given: tuple[int, int], size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert tuple(subsample(torch.ones(1, 2, *given), size).shape[2:]) == expected
 
 
