@@ -169,7 +169,7 @@ def drop_attributes(node: onnx.NodeProto, *names: str) -> None:
 
 def set_constant(model: onnx.ModelProto, name: str, value: NDArray[Any]) -> str:
     """Add or replace an initializer and return its name."""
-    tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
     for existing in model.graph.initializer:
         if existing.name == name:
             existing.CopyFrom(tensor)

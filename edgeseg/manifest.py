@@ -131,7 +131,7 @@ class Quantization:
     """How the ranges were found and what they were put on.
 
     Attributes:
-        method: range chooser (mse, entropy, percentile or minmax).
+        method: range chooser (mse, entropy, percentile or minmax), followed by "+qat" after fine-tuning in INT8.
         frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels.
         layers: every compute layer with its precision.
     """

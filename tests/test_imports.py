@@ -57,7 +57,7 @@ RULES = {
     "edgeseg.converters": Rule(GRAPH, ENGINES | {"onnxsim"}, ("edgeseg.apps",)),
     "edgeseg.converters.export": Rule(GRAPH | {"torch"}, ENGINES | {"onnxsim"}, ("edgeseg.apps",)),
     "edgeseg.models": Rule(frozenset({"numpy", "torch"}), never=RUNTIME),
-    "edgeseg.training": Rule(frozenset({"numpy", "torch"}), ENGINES, (*RUNTIME, "edgeseg.apps")),
+    "edgeseg.training": Rule(GRAPH | {"torch"}, ENGINES, (*RUNTIME, "edgeseg.apps")),
     "edgeseg.apps": Rule(anything=True),
 }
 """DESIGN's table; the longest package that holds a module is its row."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.apps.cli import qat
 from edgeseg.apps.cli.options import (
     add_network_arguments,
     add_preprocessing_arguments,
@@ -34,8 +35,10 @@ _MEMORY = 2048  # MiB
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `edgeseg train`."""
-    parser.add_argument("network", metavar="NAME", help=f"one of {', '.join(sorted(NETWORKS))}")
-    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="checkpoints and log")
+    parser.add_argument("network", nargs="?", metavar="NAME", help=f"one of {', '.join(sorted(NETWORKS))}")
+    parser.add_argument(
+        "-o", dest="output", type=Path, required=True, metavar="DIR", help="checkpoints and log; the bundle of --qat"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR, with the same options")
     network = parser.add_argument_group("network")
     add_network_arguments(network)
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_preprocessing_arguments(parser, "size of the network's input (required)")
     _add_data_arguments(parser)
     _add_optimisation_arguments(parser)
+    qat.add_arguments(parser)
     add_json_argument(parser)
 
 
@@ -107,6 +111,9 @@ _DSRL = ("head", "image_weight", "affinity_weight", "affinity_subsampling")
 
 def run(options: argparse.Namespace) -> int:
     """Train and print the score."""
+    if options.qat is not None:
+        return qat.run(options)
+    qat.refuse(options)
     require("torch", "train networks")
     import torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,9 +67,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ModelError: for a file that is missing, damaged, or no checkpoint of this package.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(Path(path).read_bytes())
     except OSError as error:
         raise ModelError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    try:
+        state = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for a foreign or damaged file depends on the bytes in it
         raise ModelError(
             f"{path} is not a checkpoint of edgeseg train, or is damaged; train again or name another"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeseg.converters.graph import GraphIndex, attribute, copy_model, set_constant
 from edgeseg.converters.place import weight_scales
-from edgeseg.errors import UnsupportedModelError, unknown_name
+from edgeseg.errors import TrainingError, unknown_name
 from edgeseg.training.operators import OPERATORS, Step, unsupported
 from edgeseg.training.quantization import ActivationQuantization, WeightQuantization
 
@@ -187,7 +187,7 @@ class GraphModule(nn.Module):
             model: the graph that this module was made from.
 
         Raises:
-            UnsupportedModelError: where a learned number is not finite.
+            TrainingError: where a learned number is not finite.
         """
         result = copy_model(model)
         values: dict[str, np.ndarray] = {}
@@ -200,6 +200,6 @@ class GraphModule(nn.Module):
         values |= {name: np.array(scale, np.float32) for name, scale in self.activation_scales().items()}
         for name, value in values.items():
             if not all(map(math.isfinite, (value.min(), value.max()))):
-                raise UnsupportedModelError(f"{name} is not finite after training; train with a smaller --lr")
+                raise TrainingError(f"{name} is not finite after training; fine-tune with a smaller --lr")
             set_constant(result, name, value)
         return result

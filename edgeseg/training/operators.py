@@ -168,14 +168,12 @@ def _batch_norm(step: Step, x: Tensor, scale: Tensor, shift: Tensor, mean: Tenso
 
 def _reshape(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
     shape = step.integers(1)
-    if not step.get("allowzero", 0):
-        shape = [x.shape[i] if n == 0 else n for i, n in enumerate(shape)]
-    # The graph's batch is 1 and comes first; whatever else stands there takes part of the batch with it.
+    # The graph's batch is 1 and comes first; whatever else stands there would mix the frames of a batch.
+    if shape[0] not in (-1, 0, 1) and x.shape[0] != 1:
+        raise unsupported(step, f"it reshapes to {shape}, which does not keep the batch apart")
     if shape[0] == 1:
         shape[0] = x.shape[0]
-    elif shape[0] != -1 and x.shape[0] != 1:
-        raise unsupported(step, f"it reshapes to {shape}, which does not keep the batch apart")
-    return x.reshape(shape)
+    return x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(shape)])
 
 
 def _gather(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
@@ -200,7 +198,7 @@ def _slice(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
 def _split(step: Step, x: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
     axis = step.get("axis", 0)
     sizes = step.integers(1) if len(step.inputs) > 1 else [x.shape[axis] // len(step.outputs)] * len(step.outputs)
-    return x.split(sizes, axis)
+    return torch.split(x, sizes, axis)
 
 
 def _clip(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
@@ -210,7 +208,7 @@ def _clip(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
 
 def _gemm(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x = x.T if step.get("transA", 0) else x
-    product = step.get("alpha", 1.0) * (x @ (weight.T if step.get("transB", 0) else weight))
+    product: Tensor = step.get("alpha", 1.0) * (x @ (weight.T if step.get("transB", 0) else weight))
     return product if bias is None else product + step.get("beta", 1.0) * bias
 
 

@@ -21,14 +21,14 @@ from edgeseg.calibration.table import CalibrationTable, calibration_key
 from edgeseg.converters.graph import GraphIndex
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.place import remove_qdq
-from edgeseg.errors import TrainingError, UnsupportedModelError
+from edgeseg.errors import TrainingError, UnsupportedModelError, UsageError
 from edgeseg.manifest import Manifest, OutputSpec
 from edgeseg.training.graph import GraphModule
 from edgeseg.training.losses import IGNORE_INDEX, LOSSES
 from edgeseg.training.objective import class_weights
 from edgeseg.training.operators import resample
 from edgeseg.training.recipe import Recipe
-from edgeseg.training.samples import Batch, Samples, batches
+from edgeseg.training.samples import Batch, Samples, batches, steps_per_epoch
 from edgeseg.training.scoring import score
 
 __all__ = ["METHOD", "QuantizedNetwork", "Tuned", "fine_tune", "tuning_recipe"]
@@ -36,7 +36,7 @@ __all__ = ["METHOD", "QuantizedNetwork", "Tuned", "fine_tune", "tuning_recipe"]
 METHOD = "+qat"
 """Stands behind the range chooser's name in the manifest of a network that was fine-tuned."""
 
-_SCALE_RATE = 30.0
+_SCALE_RATE = 10.0
 """Learning rate of the scales over that of the weights: AdamW moves a parameter by about its rate at each step, which
 for the logarithm of a scale is a share of it."""
 
@@ -138,9 +138,12 @@ def fine_tune(
         progress: watches the steps.
 
     Raises:
-        TrainingError: when the loss is not finite.
+        TrainingError: when the loss or a weight is not finite, or the GPU's memory is full.
+        UsageError: for fewer frames than a batch, or a weight of the distillation below 0.
         UnsupportedModelError: for a graph that cannot be trained through.
     """
+    if not (math.isfinite(distill) and distill >= 0):
+        raise UsageError(f"the weight of the distillation must be a number of at least 0, but is {distill}")
     started = time.perf_counter()
     run = _Run(network, recipe, samples, validation, device, fixed_ranges, distill)
     shown = progress or SilentProgress()
@@ -200,7 +203,7 @@ class _Run:
     ) -> None:
         self.start, self.recipe, self.samples, self.validation = network, recipe, samples, validation
         self.device, self.distill = device, distill
-        self.step, self.steps_per_epoch = 0, len(samples) // recipe.batch
+        self.step, self.steps_per_epoch = 0, steps_per_epoch(samples, recipe)
         self.loss = math.nan
         self.before: float | None = None
         self.best: float | None = None
@@ -232,7 +235,10 @@ class _Run:
         source = batches(self.samples, self.recipe, epoch, workers=workers)
         with contextlib.closing(source):  # type: ignore[type-var]
             for batch in source:
-                total += self._step(batch)
+                try:
+                    total += self._step(batch)
+                except torch.OutOfMemoryError as error:
+                    raise TrainingError("the GPU's memory is full; fine-tune with a smaller --batch") from error
                 advance(1)
         self.loss = total / self.steps_per_epoch
 
@@ -246,11 +252,11 @@ class _Run:
         loss = self.criterion(self.module.enlarge(logits), labels)
         if self.teacher is not None:
             loss = loss + self.distill * _divergence(logits, self.teacher.logits(frames))
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss is {value} at step {self.step + 1} of {steps}; nothing was written; fine-tune with a smaller "
-                f"--lr than {self.recipe.lr:g}"
+                f"the loss is {value} at step {self.step + 1} of {steps}; nothing was written; fine-tune with a "
+                f"smaller --lr than {self.recipe.lr:g}"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -266,9 +272,11 @@ class _Run:
         with progress.step("validate", len(self.validation)) as advance:
             matrix = score(self.module, self.validation, self.recipe, self.device, advance)
         miou = 100 * matrix.mean_iou()
-        _log.info("epoch %d: loss %.4f, mIoU %.2f in fake-quantized INT8", epoch, self.loss, miou)
         if epoch == 0:
             self.before = miou
+            _log.info("before: mIoU %.2f in fake-quantized INT8", miou)
+        else:
+            _log.info("epoch %d: loss %.4f, mIoU %.2f in fake-quantized INT8", epoch, self.loss, miou)
         if self.best is None or miou > self.best:
             self.best, self.best_epoch, self.kept = miou, epoch, self._state()
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,9 @@ def _is_undivided(spec: str) -> bool:
     kind, _, folder = spec.partition(":")
     if kind != "folder" and not os.path.isdir(spec):
         return False
-    images = os.path.join(spec if os.path.isdir(spec) else folder, "images")
+    images = Path(spec if os.path.isdir(spec) else folder, "images")
     try:
-        return not any(entry.is_dir() for entry in os.scandir(images))
+        return not any(entry.is_dir() for entry in images.iterdir())
     except (OSError, ValueError):  # which reading the data names
         return False
 
