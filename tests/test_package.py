@@ -26,12 +26,15 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 import edgeseg
 failed = []
+training = ("edgeseg.models.", "edgeseg.training.", "edgeseg.converters.export")
 names = [m.name for m in pkgutil.walk_packages(edgeseg.__path__, "edgeseg.") if m.name != "edgeseg.__main__"]
 for name in names:
     try:
         importlib.import_module(name)
     except Exception as error:
-        failed.append(f"{name}: {type(error).__name__}: {error}")
+        # What builds and trains networks is torch's own; all else does without it.
+        if not (name.startswith(training) and isinstance(error, ModuleNotFoundError) and error.name == "torch"):
+            failed.append(f"{name}: {type(error).__name__}: {error}")
 print(len(names), *failed, sep="\\n")
 sys.exit(bool(failed))
 """
