@@ -84,8 +84,10 @@ def main() -> int:
     parser.add_argument("--network", default="dabnet", metavar="NAME")
     parser.add_argument("--size", type=frame_size, default=(192, 256), metavar="HxW")
     parser.add_argument("--seed", type=int, action="append", metavar="N", help="default: 0; may be repeated")
-    parser.add_argument("options", nargs="*", metavar="OPTIONS", help="of edgeseg train, after --")
-    arguments = parser.parse_args()
+    given = sys.argv[1:]
+    own, further = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    arguments = parser.parse_args(own)
+    arguments.options = further
     print(f"{'variant':26} {'GMACs':>8} {'mIoU':>7}  by seed")
     for variant in VARIANTS:
         folders = [train(variant, seed, arguments) for seed in arguments.seed or [0]]
