@@ -6,15 +6,19 @@ import argparse
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeseg.training.augment import Augmentation
 
 __all__ = [
     "PRESETS",
     "add_backend_arguments",
     "add_network_arguments",
     "add_preprocessing_arguments",
+    "augmentation",
     "frame_size",
     "network_options",
     "positive_count",
@@ -87,6 +91,18 @@ def add_network_arguments(group: argparse._ArgumentGroup) -> None:
 def network_options(options: argparse.Namespace) -> dict[str, Any]:
     """What `edgeseg.models.create` takes beside name, classes and deploy, where it is given."""
     return {name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None}
+
+
+def augmentation(options: argparse.Namespace) -> Augmentation:
+    """How training frames are varied: --scale, --no-mirror and --color-change, with defaults for what is not given."""
+    from edgeseg.training.augment import Augmentation
+
+    default = Augmentation()
+    return Augmentation(
+        default.scale if options.scale is None else (options.scale[0], options.scale[1]),
+        not options.no_mirror,
+        default.color if options.color_change is None else options.color_change,
+    )
 
 
 def add_preprocessing_arguments(

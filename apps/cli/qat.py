@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.apps.cli.options import augmentation
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import only_results_on_stdout, print_json, scores_summary
 from edgeseg.errors import UsageError
@@ -78,7 +79,6 @@ def _flag(name: str) -> str:
 
 
 def _options(options: argparse.Namespace) -> TuneOptions:
-    from edgeseg.training.augment import Augmentation
     from edgeseg.training.tune import TuneOptions
 
     given = [_flag(name) for name in _FOREIGN if getattr(options, name) not in (None, False)]
@@ -89,19 +89,13 @@ def _options(options: argparse.Namespace) -> TuneOptions:
         raise UsageError(
             f"there is no bundle or checkpoint {options.qat}; give what edgeseg convert or edgeseg train wrote"
         )
-    default = Augmentation()
-    augmentation = Augmentation(
-        default.scale if options.scale is None else (options.scale[0], options.scale[1]),
-        not options.no_mirror,
-        default.color if options.color_change is None else options.color_change,
-    )
     recipe: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
     return TuneOptions(
         data=tuple(options.data),
         output=options.output,
         validation=options.validation,
         force=options.force,
-        recipe={**recipe, "augmentation": augmentation},
+        recipe={**recipe, "augmentation": augmentation(options)},
         fixed_ranges=options.fixed_ranges,
         distill=options.distill or 0.0,
         workers=options.workers,

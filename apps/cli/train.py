@@ -13,6 +13,7 @@ from edgeseg.apps.cli import qat
 from edgeseg.apps.cli.options import (
     add_network_arguments,
     add_preprocessing_arguments,
+    augmentation,
     network_options,
     positive_count,
     preprocessing,
@@ -174,7 +175,6 @@ def _labels(found: LabelSet | None) -> LabelSet:
 
 
 def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
-    from edgeseg.training.augment import Augmentation
     from edgeseg.training.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 
     alone = [f"--{name.replace('_', '-')}" for name in _DSRL if getattr(options, name) is not None]
@@ -183,12 +183,6 @@ def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
     if options.size is None:
         raise UsageError("the size of the network's input decides its cost and accuracy; give it with --size HxW")
     mean, std = preprocessing(options) or (IMAGENET_MEAN, IMAGENET_STD)
-    default = Augmentation()
-    augmentation = Augmentation(
-        default.scale if options.scale is None else (options.scale[0], options.scale[1]),
-        not options.no_mirror,
-        default.color if options.color_change is None else options.color_change,
-    )
     given: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
     return Recipe(
         network=options.network,
@@ -203,7 +197,7 @@ def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
         std=std,
         data=tuple(options.data),
         validation=options.validation,
-        augmentation=augmentation,
+        augmentation=augmentation(options),
         **given,
     )
 

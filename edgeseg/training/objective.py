@@ -15,7 +15,7 @@ from edgeseg.training.processes import Processes
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Samples
 
-__all__ = ["Objective", "build_objective", "class_weights"]
+__all__ = ["Objective", "build_criterion", "build_objective", "class_weights"]
 
 
 class Objective(nn.Module):
@@ -80,8 +80,13 @@ class Objective(nn.Module):
 
 def build_objective(network: SegmentationNetwork, recipe: Recipe, samples: Samples) -> Objective:
     """The objective of a recipe; the class weights it may ask for are counted on the samples."""
+    return Objective(network, build_criterion(recipe, samples), recipe)
+
+
+def build_criterion(recipe: Recipe, samples: Samples) -> nn.Module:
+    """The recipe's loss of logits against labels, with the class weights that it asks for."""
     options = {} if recipe.class_weights == "none" else {"weights": class_weights(samples)}
-    return Objective(network, LOSSES[recipe.loss](ignore_index=IGNORE_INDEX, **options), recipe)
+    return LOSSES[recipe.loss](ignore_index=IGNORE_INDEX, **options)
 
 
 def class_weights(samples: Samples) -> list[float]:

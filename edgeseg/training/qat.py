@@ -24,8 +24,7 @@ from edgeseg.converters.place import remove_qdq
 from edgeseg.errors import TrainingError, UnsupportedModelError, UsageError
 from edgeseg.manifest import Manifest, OutputSpec
 from edgeseg.training.graph import GraphModule
-from edgeseg.training.losses import IGNORE_INDEX, LOSSES
-from edgeseg.training.objective import class_weights
+from edgeseg.training.objective import build_criterion
 from edgeseg.training.operators import resample
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Batch, Samples, batches, steps_per_epoch
@@ -215,8 +214,7 @@ class _Run:
         if distill:
             given = GraphModule(remove_qdq(network.model), output)
             self.teacher = _OnFrames(given, network.manifest).to(device).requires_grad_(False)
-        options = {} if recipe.class_weights == "none" else {"weights": class_weights(samples)}
-        self.criterion: nn.Module = LOSSES[recipe.loss](ignore_index=IGNORE_INDEX, **options).to(device)
+        self.criterion = build_criterion(recipe, samples).to(device)
         graph = self.module.graph
         graph.scales.requires_grad_(not fixed_ranges)
         scales = list(graph.scales.parameters())
@@ -245,7 +243,7 @@ class _Run:
     def _step(self, batch: Batch) -> float:
         frames, labels = batch.low.to(self.device), batch.labels.to(self.device)
         steps = self.recipe.epochs * self.steps_per_epoch
-        rate = self.recipe.lr * (1 - self.step / steps) ** self.recipe.power
+        rate = self.recipe.rate(self.step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         logits = self.module.logits(frames)

@@ -124,6 +124,12 @@ class Recipe:
         """Size of the class map over that of the input."""
         return 2 if self.dsrl else 1
 
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, from 0, of so many: poly, after a linear rise."""
+        total = max(1, steps)
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return float(self.lr * rise * (1 - min(step, total) / total) ** self.power)
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe in plain JSON types; `from_dict` reads it."""
         plain = dataclasses.asdict(self)

@@ -143,11 +143,8 @@ class _Run:
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=recipe.precision == "float16")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: poly, after a linear rise."""
-        recipe = self.recipe
-        total = max(1, recipe.epochs * self.steps_per_epoch)
-        rise = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
-        return float(recipe.lr * rise * (1 - min(step, total) / total) ** recipe.power)
+        """The learning rate of a step."""
+        return self.recipe.rate(step, self.recipe.epochs * self.steps_per_epoch)
 
     def train_epoch(self, workers: int, advance: Callable[[int], None]) -> dict[str, float]:
         """One pass over the frames; gives the means of the loss and its parts."""

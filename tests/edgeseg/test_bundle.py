@@ -6,8 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,18 +216,6 @@ class TestFailure:
             write_bundle(bundle.path, toy_manifest(), {MODEL: b"new"}, force=True)
         assert everything(bundle.path.parent) == before
         assert entries(bundle.path.parent) == ["toy.edgeseg"]
-
-    @pytest.fixture
-    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "edgeseg-test", str(disk)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"a small disk needs the right to mount: {error}")
-        yield disk
-        subprocess.run(["umount", str(disk)], check=True)
 
     def test_on_a_disk_that_is_really_full(self, small_disk: Path) -> None:
         toy_bundle(small_disk / "toy.edgeseg")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +70,6 @@ class TestWrite:
     def test_a_folder_that_is_gone(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"cannot write the checkpoint .*: No such file or directory; free space"):
             save_checkpoint(tmp_path / "none" / "last.pt", state())
-
-    @pytest.fixture
-    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "edgeseg-test", str(disk)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"a small disk needs the right to mount: {error}")
-        yield disk
-        subprocess.run(["umount", str(disk)], check=True)
 
     def test_on_a_disk_that_is_really_full(self, small_disk: Path) -> None:
         place = small_disk / "last.pt"
