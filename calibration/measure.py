@@ -17,9 +17,10 @@ from edgeseg.errors import CalibrationError, ShapeError
 from edgeseg.libraries import require
 from edgeseg.machine import usable_processors
 
-__all__ = ["measure_ranges"]
+__all__ = ["Feed", "Forward", "measure_ranges"]
 
 Feed = dict[str, NDArray[Any]]
+"""Arrays of one frame by name of the graph's input."""
 
 
 def measure_ranges(
@@ -62,7 +63,7 @@ def measure_ranges(
     workers = threads or usable_processors()
     probed, probes = add_probes(model, [name for name in tensors if name not in inputs], sample)
     probes += [Probe(name, name) for name in dict.fromkeys(tensors) if name in inputs]
-    forward = _Forward(probed, [name for probe in probes for name in probe.outputs if name not in inputs], workers)
+    forward = Forward(probed, [name for probe in probes for name in probe.outputs if name not in inputs], workers)
     observers = {name: HistogramObserver(sample=sample) for name in tensors}
     done = 0
     with ThreadPoolExecutor(workers, "observer") as pool:
@@ -116,8 +117,18 @@ def _show(observer: HistogramObserver, probe: Probe, arrays: Feed) -> None:
     observer.add_sample(values, smallest, math.nan if math.isnan(total) else largest, probe.summary.elements)
 
 
-class _Forward:
-    """The float network; the arrays returned are overwritten by the next call."""
+class Forward:
+    """The float network, run in float32 by OpenVINO; the arrays returned are overwritten by the next call.
+
+    Args:
+        model: the graph, with fixed shapes.
+        names: outputs wanted.
+        threads: CPU threads.
+
+    Raises:
+        CalibrationError: for a graph that OpenVINO does not run.
+        MissingDependencyError: when OpenVINO is not installed.
+    """
 
     def __init__(self, model: onnx.ModelProto, names: list[str], threads: int) -> None:
         openvino = require("openvino", "measure ranges")
@@ -142,6 +153,7 @@ class _Forward:
         self._ports = {name: aliases[name] for name in names}
 
     def __call__(self, feed: Feed, where: str) -> dict[str, NDArray[Any]]:
+        """Run one frame; `where` names it in messages."""
         specs = {name: (array.shape, array.dtype.name) for name, array in feed.items()}
         if specs != self._specs:
             raise ShapeError(f"frame {where} must give the network {self._specs}, but gives {specs}")

@@ -8,13 +8,25 @@ never beyond the largest magnitude seen. A tensor that was zero in every frame g
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.calibration.observers import Histogram
 
-__all__ = ["LEVELS", "METHODS", "SMALLEST_AMAX", "ZERO_AMAX", "entropy", "minmax", "mse", "percentile"]
+__all__ = [
+    "AUTO",
+    "CANDIDATES",
+    "LEVELS",
+    "METHODS",
+    "SMALLEST_AMAX",
+    "ZERO_AMAX",
+    "entropy",
+    "minmax",
+    "mse",
+    "percentile",
+]
 
 LEVELS = 127
 """Positive levels of symmetric INT8."""
@@ -154,3 +166,16 @@ METHODS: dict[str, Callable[[Histogram], float]] = {
     "percentile": percentile,
 }
 """The choosers by the name that `--method` takes."""
+
+AUTO = "auto"
+"""The method that takes for each tensor whichever of CANDIDATES leaves the least error at the outputs of its layers."""
+
+CANDIDATES: dict[str, Callable[[Histogram], float]] = {
+    "mse": mse,
+    "percentile": percentile,
+    "entropy": entropy,
+    "percentile 99.9": partial(percentile, share=0.999),
+    "percentile 99.97": partial(percentile, share=0.9997),
+    "percentile 99.999": partial(percentile, share=0.99999),
+}
+"""What AUTO tries."""

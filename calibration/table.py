@@ -32,6 +32,7 @@ class Entry:
         clipped_share: share of the values beyond amax, 0..1.
         histogram: counts of magnitudes in REPORT_BINS equal bins from 0 on, the last one up to `maximum` or `minimum`.
         width: of a bin.
+        method: what chose the range, where the table's method leaves it open.
     """
 
     amax: float
@@ -40,6 +41,7 @@ class Entry:
     clipped_share: float
     histogram: tuple[int, ...]
     width: float
+    method: str = ""
 
     def __post_init__(self) -> None:
         numbers = (self.amax, self.minimum, self.maximum, self.clipped_share, self.width)
@@ -55,7 +57,7 @@ class Entry:
             )
 
     @classmethod
-    def of(cls, histogram: Histogram, amax: float) -> Entry:
+    def of(cls, histogram: Histogram, amax: float, method: str = "") -> Entry:
         """Sum up a histogram and the amax chosen from it."""
         filled = np.flatnonzero(histogram.counts)
         used = int(filled[-1]) + 1 if filled.size else 1
@@ -69,6 +71,7 @@ class Entry:
             histogram.clipped_share(amax),
             tuple(int(n) for n in counts.reshape(REPORT_BINS, merged).sum(axis=1)),
             histogram.width * merged,
+            method,
         )
 
     def with_amax(self, amax: float) -> Entry:
@@ -137,7 +140,7 @@ class CalibrationTable:
 
 def _entry(fields: dict[str, Any]) -> Entry:
     numbers = {n: float(fields[n]) for n in ("amax", "minimum", "maximum", "clipped_share", "width")}
-    return Entry(**numbers, histogram=tuple(int(n) for n in fields["histogram"]))
+    return Entry(**numbers, histogram=tuple(int(n) for n in fields["histogram"]), method=str(fields.get("method", "")))
 
 
 def calibration_key(model: bytes, frames: Iterable[str], tensors: Iterable[str], method: str) -> str:

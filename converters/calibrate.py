@@ -3,49 +3,97 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from edgeseg.calibration.channels import measure_channels
 from edgeseg.calibration.frames import Frame, FrameSource
-from edgeseg.calibration.measure import measure_ranges
-from edgeseg.calibration.table import CalibrationTable, calibration_key, choose_ranges
+from edgeseg.calibration.measure import Feed, measure_ranges
+from edgeseg.calibration.observers import Histogram
+from edgeseg.calibration.ranges import AUTO, CANDIDATES, METHODS
+from edgeseg.calibration.table import CalibrationTable, Entry, calibration_key, choose_ranges
+from edgeseg.converters.equalize import channel_factors, scale_channels
+from edgeseg.converters.findings import Findings, keep, stored
+from edgeseg.converters.options import DEFAULT_METHOD
 from edgeseg.converters.place import Placement
 from edgeseg.converters.prepare import Prepared
-from edgeseg.engine_cache import write_atomically
+from edgeseg.converters.trials import Trials, best_by_output
 from edgeseg.environment import read_environment
-from edgeseg.errors import CalibrationError, FrameError
+from edgeseg.errors import FrameError, UsageError, unknown_name
 from edgeseg.frame import fit_frame
 from edgeseg.manifest import InputSpec
 
-__all__ = ["SMALLEST_SHARE", "Calibrated", "calibrate", "check_frame_size"]
+__all__ = ["SMALLEST_SHARE", "Calibrated", "CalibrationRecipe", "calibrate", "calibration_units", "check_frame_size"]
+
+CHANNEL_FRAMES = 16
+"""Frames on which channels are measured; each channel's largest magnitude is averaged over them."""
+
+TRIAL_FRAMES = 4
+"""Frames on which ranges are tried; one has some ten thousand outputs of every channel."""
 
 SMALLEST_SHARE = 4
 """A frame may be this many times smaller than the network's input, in each direction."""
 
 _log = logging.getLogger(__name__)
 
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationRecipe:
+    """How ranges are found, and what is done to the network for their sake.
+
+    Attributes:
+        method: a chooser of `edgeseg.calibration.ranges.METHODS`, or AUTO.
+        equalize: bring channels of one tensor to like magnitudes, see `edgeseg.converters.equalize`.
+        correct_bias: add to biases what quantization takes from the means of outputs.
+    """
+
+    method: str = DEFAULT_METHOD
+    equalize: bool = True
+    correct_bias: bool = True
+
+    @property
+    def techniques(self) -> tuple[str, ...]:
+        """What the manifest says was done beyond choosing ranges."""
+        done = {"cross-layer equalization": self.equalize, "bias correction": self.correct_bias}
+        return tuple(name for name, chosen in done.items() if chosen)
+
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Ranges and where they came from.
+    """Ranges and where they came from, with what the quantized network needs beside them.
 
     Attributes:
+        model: the float graph that the ranges are of; with equalization, one with rescaled channels.
         table: the ranges.
+        shifts: corrections of biases by layer, see `edgeseg.converters.place.correct_biases`.
         names: names of the frames; their digests stand in the table.
         reused: whether an earlier conversion had measured them.
     """
 
+    model: onnx.ModelProto
     table: CalibrationTable
+    shifts: dict[str, Array]
     names: tuple[str, ...]
     reused: bool
 
 
+def calibration_units(frames: FrameSource, recipe: CalibrationRecipe) -> int:
+    """How many units of progress `calibrate` will count."""
+    return len(frames) + (min(CHANNEL_FRAMES, len(frames)) if recipe.equalize else 0)
+
+
 def calibrate(
-    prepared: Prepared, placement: Placement, frames: FrameSource, method: str, progress: Callable[[int], None]
+    prepared: Prepared,
+    placement: Placement,
+    frames: FrameSource,
+    recipe: CalibrationRecipe,
+    progress: Callable[[int], None],
 ) -> Calibrated:
     """Measure the range of every quantized tensor, or reuse what the cache folder holds.
 
@@ -53,28 +101,64 @@ def calibrate(
         prepared: the canonical float graph.
         placement: which tensors need a range.
         frames: calibration frames.
-        method: range chooser.
-        progress: called with 1 after every frame.
+        recipe: how ranges are found.
+        progress: called with the units just done, of `calibration_units`.
 
     Raises:
         FrameError: when a frame cannot be read or has less than a quarter of the network's height or width.
         CalibrationError: when a tensor holds NaN or infinity.
+        UsageError: for an unknown method.
     """
+    if recipe.method not in (*METHODS, AUTO):
+        raise UsageError(unknown_name("calibration method", recipe.method, [*METHODS, AUTO]))
     digests, names = _digests(prepared, frames)
     graph = prepared.model.SerializeToString(deterministic=True)
-    key = calibration_key(graph, digests, placement.tensors, method)
+    key = calibration_key(graph, digests, placement.tensors, " + ".join((recipe.method, *recipe.techniques)))
     store = read_environment().cache_dir / "calibration" / f"{key}.json"
-    known = _stored(store, key)
+    known = stored(store, key)
     if known is not None:
-        progress(len(frames))
+        progress(calibration_units(frames, recipe))
         # The key does not depend on the order of the frames, but names and digests must pair up.
-        return Calibrated(replace(known, frames=digests), names, reused=True)
+        model = scale_channels(prepared.model, known.factors)
+        return Calibrated(model, replace(known.table, frames=digests), known.shifts, names, reused=True)
+    factors: dict[str, Array] = {}
+    if recipe.equalize:
+        some = _feeds(prepared, frames.select(CHANNEL_FRAMES))
+        factors = channel_factors(prepared.model, measure_channels(prepared.model, placement.tensors, some, progress))
+    model = scale_channels(prepared.model, factors)
     histograms = measure_ranges(
-        prepared.model, placement.tensors, _feeds(prepared, frames), progress=progress, frame_names=names
+        model, placement.tensors, _feeds(prepared, frames), progress=progress, frame_names=names
     )
-    table = CalibrationTable(key, method, digests, choose_ranges(histograms, method))
-    _store(store, table)
-    return Calibrated(table, names, reused=False)
+    entries, shifts = _choose(model, placement, histograms, recipe, _feeds(prepared, frames.select(TRIAL_FRAMES)))
+    table = CalibrationTable(key, recipe.method, digests, entries)
+    keep(store, Findings(table, factors, shifts))
+    return Calibrated(model, table, shifts, names, reused=False)
+
+
+def _choose(
+    model: onnx.ModelProto,
+    placement: Placement,
+    histograms: Mapping[str, Histogram],
+    recipe: CalibrationRecipe,
+    feeds: Iterable[Feed],
+) -> tuple[dict[str, Entry], dict[str, Array]]:
+    """Ranges, and what they take from the means of outputs."""
+    if recipe.method != AUTO and not recipe.correct_bias:
+        return choose_ranges(histograms, recipe.method), {}
+    frames, trials = list(feeds), Trials(model, placement)
+    if recipe.method == AUTO:
+        candidates = {
+            name: {tensor: choose(histogram) for tensor, histogram in histograms.items()}
+            for name, choose in CANDIDATES.items()
+        }
+        best = best_by_output(trials, candidates, frames)
+        entries = {t: Entry.of(h, candidates[best[t]][t], best[t]) for t, h in histograms.items()}
+    else:
+        entries = choose_ranges(histograms, recipe.method)
+    if not recipe.correct_bias:
+        return entries, {}
+    errors = trials.run({tensor: entry.amax for tensor, entry in entries.items()}, frames)
+    return entries, {layer: error.shift for layer, error in errors.items()}
 
 
 def check_frame_size(frame: Frame, spec: InputSpec) -> None:
@@ -113,22 +197,3 @@ def _feeds(prepared: Prepared, frames: FrameSource) -> Iterator[dict[str, NDArra
     spec = prepared.input
     for frame in frames:
         yield {spec.tensor: fit_frame(frame.image, spec.height, spec.width)}
-
-
-def _stored(path: Path, key: str) -> CalibrationTable | None:
-    try:
-        table = CalibrationTable.from_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, CalibrationError) as error:
-        _log.warning("the stored calibration %s cannot be used and is measured again: %s", path, error)
-        return None
-    return table if table.key == key else None
-
-
-def _store(path: Path, table: CalibrationTable) -> None:
-    """Keep a table for the next conversion; a cache that cannot be written costs time, not the result."""
-    try:
-        write_atomically(path, table.to_json().encode())
-    except OSError as error:
-        _log.warning("the calibration could not be kept in %s: %s", path.parent, error)

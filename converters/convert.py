@@ -19,9 +19,9 @@ from edgeseg.bundle import MODEL, check_place, write_bundle
 from edgeseg.calibration.cache import write_cache
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
-from edgeseg.calibration.ranges import METHODS
+from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.calibration.table import CalibrationTable
-from edgeseg.converters.calibrate import Calibrated, calibrate, check_frame_size
+from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrate, calibration_units, check_frame_size
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.network import as_given, network_on_cpu
 from edgeseg.converters.options import ConvertOptions, ConvertResult
@@ -74,8 +74,9 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     Raises:
         EdgesegError: when anything cannot be done; then no bundle is written and an old one stays as it was.
     """
-    if options.method not in METHODS:
-        raise UsageError(unknown_name("method", options.method, METHODS))
+    if options.method not in (*METHODS, AUTO):
+        raise UsageError(unknown_name("method", options.method, [*METHODS, AUTO]))
+    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias)
     folder = options.output or _place_beside(Path(model))
     check_place(folder, force=options.force)
     steps = Steps(progress or SilentProgress())
@@ -86,17 +87,17 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     split = split_frames(frames, options, (mapping.target if mapping else prepared.labels).classes())
     with steps("check", _PARITY_FRAMES) as advance:
         _check_parity(prepared, split, advance)
-    with steps("calibrate", len(split.calibration)) as advance:
-        calibrated = calibrate(prepared, placement, split.calibration, options.method, advance)
+    with steps("calibrate", calibration_units(split.calibration, recipe)) as advance:
+        calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
     with steps("quantize"):
-        quantized, output = _quantize(prepared, placement, calibrated.table, options)
+        quantized, output = _quantize(prepared, placement, calibrated, options)
         require_clean(quantized)
     with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
         verification = _verify(prepared, quantized, output, split, calibrated.table, mapping, advance)
     remarks = _remarks(verification, calibrated)
     with steps("write"):
         files = bundle_files(quantized, calibrated.table)
-        manifest = _manifest(prepared, output, placement, calibrated, verification, options, files)
+        manifest = _manifest(prepared, output, placement, calibrated, verification, recipe, files)
         content = ReportContent(
             manifest,
             verification.worst if verification else (),
@@ -133,9 +134,9 @@ def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> No
 
 
 def _quantize(
-    prepared: Prepared, placement: Placement, table: CalibrationTable, options: ConvertOptions
+    prepared: Prepared, placement: Placement, calibrated: Calibrated, options: ConvertOptions
 ) -> tuple[onnx.ModelProto, OutputSpec]:
-    quantized = place_qdq(prepared.model, placement, table.ranges)
+    quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
     if options.output_kind == "class-map":
         return finish(quantized, prepared.output, prepared.input)
     return quantized, prepared.output
@@ -180,15 +181,16 @@ def _manifest(
     placement: Placement,
     calibrated: Calibrated,
     verification: Verification | None,
-    options: ConvertOptions,
+    recipe: CalibrationRecipe,
     files: Mapping[str, bytes],
 ) -> Manifest:
+    names, digests = calibrated.names, calibrated.table.frames
     return Manifest(
         network=prepared.network,
         input=prepared.input,
         output=output,
         labels=prepared.labels,
-        quantization=Quantization(options.method, calibrated.names, calibrated.table.frames, placement.layers),
+        quantization=Quantization(recipe.method, names, digests, placement.layers, recipe.techniques),
         scores=verification.scores if verification else None,
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         tools=tool_versions(),

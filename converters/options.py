@@ -11,8 +11,8 @@ from edgeseg.bundle import Bundle
 __all__ = ["DEFAULT_COUNT", "DEFAULT_METHOD", "ConvertOptions", "ConvertResult"]
 
 DEFAULT_COUNT = 128
-DEFAULT_METHOD = "mse"
-"""The range chooser that kept most accuracy when the four were measured side by side (docs/calibration.md)."""
+DEFAULT_METHOD = "auto"
+"""For each tensor the chooser that leaves the least error at the outputs of the layers that read it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class ConvertOptions:
             None where the network's own metadata says it.
         color_order: channel order in which the network was trained; None takes what its metadata says, else RGB.
         classes: a preset label set or a JSON file; None takes what the metadata says, else numbers the classes.
-        method: range chooser, see `edgeseg.calibration.ranges.METHODS`.
+        method: range chooser, see `edgeseg.calibration.ranges.METHODS`; "auto" chooses for each tensor.
+        equalize: bring channels of one tensor to like magnitudes first.
+        correct_bias: add to biases what quantization takes from the means of outputs.
         count: calibration frames, evenly spaced over the source.
         score_frames: frames to score on; None takes those of the source that calibration left.
         labels: folder with a label image for each scored frame; None scores agreement with the float network.
@@ -43,6 +45,8 @@ class ConvertOptions:
     color_order: Literal["RGB", "BGR"] | None = None
     classes: str | None = None
     method: str = DEFAULT_METHOD
+    equalize: bool = True
+    correct_bias: bool = True
     count: int = DEFAULT_COUNT
     score_frames: str | None = None
     labels: Path | None = None

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeseg.calibration.ranges import LEVELS
-from edgeseg.converters.graph import GraphIndex, copy_model, remove_unused
+from edgeseg.converters.graph import GraphIndex, copy_model, remove_unused, set_constant
 from edgeseg.converters.macs import COMPUTE, macs
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 from edgeseg.manifest import Layer
 
-__all__ = ["Placement", "place_qdq", "plan_placement", "remove_qdq", "weight_scales"]
+__all__ = ["Placement", "correct_biases", "place_qdq", "plan_placement", "remove_qdq", "weight_scales"]
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,19 @@ def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return scales
 
 
-def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, float]) -> onnx.ModelProto:
+def place_qdq(
+    model: onnx.ModelProto,
+    placement: Placement,
+    ranges: Mapping[str, float],
+    shifts: Mapping[str, NDArray[np.float64]] | None = None,
+) -> onnx.ModelProto:
     """Put Q/DQ pairs on the inputs and weights of the INT8 layers.
 
     Args:
         model: the float graph that `placement` was planned on.
         placement: from `plan_placement`.
         ranges: largest magnitude (amax) by activation tensor.
+        shifts: what is added to the biases of INT8 layers, (output channels,) by layer, see `correct_biases`.
 
     Returns:
         A new graph; one pair serves all quantized consumers of a tensor.
@@ -106,11 +112,11 @@ def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str,
     Raises:
         CalibrationError: when a tensor has no range, or one that is no positive finite number.
     """
-    placed = copy_model(model)
-    graph = placed.graph
-    index = GraphIndex(model)
-    weights = {i.name: i for i in graph.initializer}
     quantized = {layer.name for layer in placement.layers if layer.precision == "int8"}
+    placed = correct_biases(model, {name: shift for name, shift in (shifts or {}).items() if name in quantized})
+    graph = placed.graph
+    index = GraphIndex(placed)
+    weights = {i.name: i for i in graph.initializer}
     pairs = {tensor: _activation_pair(index, tensor, ranges) for tensor in placement.tensors}
     waiting = dict(pairs)
     nodes: list[onnx.NodeProto] = []
@@ -142,6 +148,36 @@ def place_qdq(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str,
     del graph.node[:]
     graph.node.extend(copies)
     return placed
+
+
+def correct_biases(model: onnx.ModelProto, shifts: Mapping[str, NDArray[np.float64]]) -> onnx.ModelProto:
+    """Add to biases what quantization takes from the mean of a layer's output on average over frames.
+
+    After M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight Equalization and
+    Bias Correction", ICCV 2019, section 4.2, with means measured on calibration frames.
+
+    Args:
+        model: the float graph.
+        shifts: mean of float minus quantized output, (output channels,), by name of a convolution.
+
+    Returns:
+        A new graph.
+    """
+    corrected = copy_model(model)
+    index = GraphIndex(corrected)
+    for node in corrected.graph.node:
+        shift = shifts.get(node.name)
+        if shift is None:
+            continue
+        present = index.constant(node.input[2]) if len(node.input) > 2 else None
+        if present is None and len(node.input) > 2:
+            continue  # computed at run time
+        name = index.fresh(f"{node.name}_corrected_bias")
+        set_constant(corrected, name, (shift if present is None else present + shift).astype(np.float32))
+        node.input[:] = [node.input[0], node.input[1], name]
+    if shifts:
+        remove_unused(corrected)
+    return corrected
 
 
 def remove_qdq(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -25,8 +25,9 @@ __all__ = [
     "Scores",
 ]
 
-SCHEMA_VERSION = 2
-"""1 had no `map_height` and `map_width`; it is read as it was meant, with class maps of the input's size."""
+SCHEMA_VERSION = 3
+"""1 had no `map_height` and `map_width`; it is read as it was meant, with class maps of the input's size. 2 had no
+`techniques`."""
 
 Coordinates = Literal["align_corners", "half_pixel", "pytorch_half_pixel", "asymmetric"]
 
@@ -131,15 +132,17 @@ class Quantization:
     """How the ranges were found and what they were put on.
 
     Attributes:
-        method: range chooser (mse, entropy, percentile or minmax), followed by "+qat" after fine-tuning in INT8.
+        method: range chooser (auto, mse, entropy, percentile or minmax), followed by "+qat" after fine-tuning in INT8.
         frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels.
         layers: every compute layer with its precision.
+        techniques: what was done to the network for the sake of its ranges, in words.
     """
 
     method: str
     frame_names: tuple[str, ...]
     frame_digests: tuple[str, ...]
     layers: tuple[Layer, ...]
+    techniques: tuple[str, ...] = ()
 
     def count(self, precision: str) -> int:
         """Number of compute layers of a precision."""

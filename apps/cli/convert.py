@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing, stated_color
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary
-from edgeseg.calibration.ranges import METHODS
+from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
 from edgeseg.errors import UsageError
 from edgeseg.zoo import SHIPPED, network_file
@@ -62,9 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantization = parser.add_argument_group("quantization and output")
     quantization.add_argument(
         "--method",
-        choices=sorted(METHODS),
+        choices=(AUTO, *sorted(METHODS)),
         default=DEFAULT_METHOD,
-        help=f"how ranges are chosen (default {DEFAULT_METHOD})",
+        help=f"how ranges are chosen; {AUTO}: for each tensor by the error at its layers' outputs (default "
+        f"{DEFAULT_METHOD})",
+    )
+    quantization.add_argument(
+        "--no-equalize", action="store_true", help="leave the channels of a tensor at their own magnitudes"
+    )
+    quantization.add_argument(
+        "--no-bias-correction", action="store_true", help="leave biases as they are where quantization shifts a mean"
     )
     quantization.add_argument(
         "--output",
@@ -111,6 +118,8 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         mean=mean,
         std=std,
         method=options.method,
+        equalize=not options.no_equalize,
+        correct_bias=not options.no_bias_correction,
         count=options.count,
         labels=options.labels,
         mapping=options.map,

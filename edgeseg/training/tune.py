@@ -20,13 +20,13 @@ from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.scoring import score_labels
 from edgeseg.calibration.table import CalibrationTable
-from edgeseg.converters.calibrate import calibrate
+from edgeseg.converters.calibrate import CalibrationRecipe, calibrate, calibration_units
 from edgeseg.converters.convert import Steps, bundle_files, peak_rss_mb
 from edgeseg.converters.export import export
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.metadata import NetworkMetadata
 from edgeseg.converters.network import as_given, graph_on_cpu, network_on_cpu
-from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
+from edgeseg.converters.options import DEFAULT_COUNT, ConvertOptions
 from edgeseg.converters.place import place_qdq, plan_placement, remove_qdq
 from edgeseg.converters.prepare import prepare
 from edgeseg.converters.report import ReportContent, report_html, report_json
@@ -210,11 +210,13 @@ def quantize(network: SegmentationNetwork, recipe: Recipe, frames: FrameSource, 
     with network_on_cpu(prepared, prepared.model, prepared.output) as canonical, as_given(prepared) as given:
         check_parity(given, canonical, iter(few))
     chosen = frames.select(DEFAULT_COUNT)
-    with steps("calibrate", len(chosen)) as advance:
-        calibrated = calibrate(prepared, placement, chosen, DEFAULT_METHOD, advance)
-    model = place_qdq(prepared.model, placement, calibrated.table.ranges)
+    ranges = CalibrationRecipe()
+    with steps("calibrate", calibration_units(chosen, ranges)) as advance:
+        calibrated = calibrate(prepared, placement, chosen, ranges, advance)
+    model = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
     require_clean(model)
-    quantization = Quantization(DEFAULT_METHOD, calibrated.names, calibrated.table.frames, placement.layers)
+    names, digests = calibrated.names, calibrated.table.frames
+    quantization = Quantization(ranges.method, names, digests, placement.layers, ranges.techniques)
     manifest = Manifest(
         prepared.network, prepared.input, prepared.output, prepared.labels, quantization, None, {}, tool_versions()
     )

@@ -1,0 +1,80 @@
+"""What the channels of a network's tensors hold, each by itself: one pass over a few frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from edgeseg.calibration.measure import Feed, Forward
+from edgeseg.errors import CalibrationError
+from edgeseg.machine import usable_processors
+
+__all__ = ["ChannelStatistics", "measure_channels"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """Of every channel of one tensor, over all frames.
+
+    Attributes:
+        largest: (channels,) float32, the largest magnitude; the mean of it over the frames.
+        energy: (channels,) float32, the mean of the squares.
+        mean: (channels,) float32.
+    """
+
+    largest: NDArray[np.float32]
+    energy: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
+def measure_channels(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    feeds: Iterable[Feed],
+    progress: Callable[[int], None] = lambda units: None,
+) -> dict[str, ChannelStatistics]:
+    """Statistics by channel of tensors (1, C, H, W) of a float network; what is summed up is summed up in the graph.
+
+    Args:
+        model: the float graph.
+        tensors: names of node outputs.
+        feeds: for each frame its arrays by name of the graph's input.
+        progress: called with 1 after every frame.
+
+    Raises:
+        CalibrationError: without frames.
+    """
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    names = {tensor: tuple(f"channels_{kind}_{i}" for kind in "mse") for i, tensor in enumerate(tensors)}
+    for tensor, (largest, energy, mean) in names.items():
+        absolute, square = f"{largest}_abs", f"{energy}_square"
+        watched.graph.node.extend(
+            [
+                helper.make_node("Abs", [tensor], [absolute]),
+                # Opset 13 to 17: the axes are an attribute of all reductions but ReduceSum.
+                helper.make_node("ReduceMax", [absolute], [largest], axes=[0, 2, 3], keepdims=0),
+                helper.make_node("Mul", [tensor, tensor], [square]),
+                helper.make_node("ReduceMean", [square], [energy], axes=[0, 2, 3], keepdims=0),
+                helper.make_node("ReduceMean", [tensor], [mean], axes=[0, 2, 3], keepdims=0),
+            ]
+        )
+        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (largest, energy, mean))
+    outputs = [name for three in names.values() for name in three]
+    forward = Forward(watched, outputs, usable_processors())
+    sums: dict[str, NDArray[np.float64]] = {}
+    count = 0
+    for feed in feeds:
+        for name, values in forward(feed, f"number {count + 1}").items():
+            sums[name] = sums.get(name, 0.0) + values.astype(np.float64)
+        count += 1
+        progress(1)
+    if not count:
+        raise CalibrationError("no frames were given to calibrate on; give a folder, list or video with at least one")
+    means = {name: (total / count).astype(np.float32) for name, total in sums.items()}
+    return {tensor: ChannelStatistics(*(means[name] for name in three)) for tensor, three in names.items()}

@@ -1,0 +1,72 @@
+"""What one conversion measured, kept so that the next one of the same network with the same frames need not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.calibration.table import CalibrationTable
+from edgeseg.engine_cache import write_atomically
+from edgeseg.errors import CalibrationError
+
+__all__ = ["Findings", "keep", "stored"]
+
+_log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that calibration finds.
+
+    Attributes:
+        table: the ranges.
+        factors: of channels, by tensor, see `edgeseg.converters.equalize`.
+        shifts: of biases, by layer.
+    """
+
+    table: CalibrationTable
+    factors: dict[str, Array]
+    shifts: dict[str, Array]
+
+
+def keep(path: Path, findings: Findings) -> None:
+    """Store findings; a cache that cannot be written costs time, not the result."""
+    content = {
+        "table": json.loads(findings.table.to_json()),
+        "factors": {name: values.tolist() for name, values in findings.factors.items()},
+        "shifts": {name: values.tolist() for name, values in findings.shifts.items()},
+    }
+    try:
+        write_atomically(path, json.dumps(content, allow_nan=False).encode())
+    except OSError as error:
+        _log.warning("the calibration could not be kept in %s: %s", path.parent, error)
+
+
+def stored(path: Path, key: str) -> Findings | None:
+    """What `keep` stored under a key; None where there is nothing, or nothing that can be used."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        table = CalibrationTable.from_json(json.dumps(content["table"]))
+        findings = Findings(table, _arrays(content["factors"]), _arrays(content["shifts"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, TypeError, KeyError, AttributeError, ValueError, CalibrationError) as error:
+        _log.warning("the stored calibration %s cannot be used and is measured again: %s", path, error)
+        return None
+    return findings if table.key == key else None
+
+
+def _arrays(content: Mapping[str, Any]) -> dict[str, Array]:
+    arrays = {str(name): np.array(values, np.float64) for name, values in content.items()}
+    if not all(values.ndim == 1 and np.isfinite(values).all() for values in arrays.values()):
+        raise CalibrationError("it holds numbers that no calibration gives")
+    return arrays

@@ -1,0 +1,170 @@
+"""Trial quantization: beside each convolution a quantized twin on the same input, in one graph.
+
+What a layer loses by itself is seen at its output, where range and weights have both had their effect, and not from
+the histogram of its input alone. The ranges are an input of the graph, so that any number of them is tried on one
+compiled network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeseg.calibration.measure import Feed, Forward
+from edgeseg.calibration.ranges import LEVELS
+from edgeseg.converters.graph import GraphIndex, copy_model
+from edgeseg.converters.place import Placement, weight_scales
+from edgeseg.errors import CalibrationError
+from edgeseg.machine import usable_processors
+
+__all__ = ["LayerError", "Trials", "best_by_output"]
+
+_STEPS = "trial_steps"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerError:
+    """What quantizing a layer's input and weights does to its output, its input being that of the float network.
+
+    Attributes:
+        noise: mean squared error over the mean square of the output.
+        shift: (output channels,) float64, mean of float minus quantized output.
+    """
+
+    noise: float
+    shift: NDArray[np.float64]
+
+
+class Trials:
+    """The float network with the twins of its INT8 layers.
+
+    Args:
+        model: the float graph.
+        placement: which layers are quantized.
+    """
+
+    def __init__(self, model: onnx.ModelProto, placement: Placement) -> None:
+        self._tensors = placement.tensors
+        names = {layer.name for layer in placement.layers if layer.precision == "int8"}
+        self._layers = [node for node in model.graph.node if node.name in names]
+        outputs = [f"trial_{kind}_{i}" for i in range(len(self._layers)) for kind in ("noise", "signal", "shift")]
+        self._forward = Forward(self._twinned(model), outputs, usable_processors())
+
+    def _twinned(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        twinned = copy_model(model)
+        graph, index = twinned.graph, GraphIndex(model)
+        graph.input.append(helper.make_tensor_value_info(_STEPS, TensorProto.FLOAT, [len(self._tensors)]))
+        constants = {"lowest": np.float32(-LEVELS - 1), "highest": np.float32(LEVELS)}
+        graph.initializer.extend(numpy_helper.from_array(np.array(v), f"trial_{n}") for n, v in constants.items())
+        for number, tensor in enumerate(self._tensors):
+            graph.initializer.append(numpy_helper.from_array(np.array(number, np.int64), f"trial_number_{number}"))
+            graph.node.extend(_rounding(tensor, number))
+        rounded = {tensor: f"trial_rounded_{number}" for number, tensor in enumerate(self._tensors)}
+        for number, layer in enumerate(self._layers):
+            weight = index.constant(layer.input[1])
+            assert weight is not None  # or it would not be quantized
+            name = f"trial_weight_{number}"
+            graph.initializer.append(numpy_helper.from_array(_rounded_weight(weight), name))
+            graph.node.extend(_twin(layer, rounded[layer.input[0]], name, number))
+            for kind in ("noise", "signal", "shift"):
+                graph.output.append(onnx.ValueInfoProto(name=f"trial_{kind}_{number}"))
+        return twinned
+
+    def run(self, ranges: Mapping[str, float], feeds: Iterable[Feed]) -> dict[str, LayerError]:
+        """Try ranges.
+
+        Args:
+            ranges: amax of every quantized tensor.
+            feeds: for each frame its arrays by name of the graph's input.
+
+        Returns:
+            By name of the layer.
+
+        Raises:
+            CalibrationError: without frames.
+        """
+        steps = np.array([ranges[tensor] / LEVELS for tensor in self._tensors], np.float32)
+        sums: dict[str, NDArray[np.float64]] = {}
+        count = 0
+        for feed in feeds:
+            count += 1
+            for name, values in self._forward({**feed, _STEPS: steps}, f"number {count}").items():
+                sums[name] = sums.get(name, 0.0) + values.astype(np.float64)
+        if not count:
+            raise CalibrationError("no frames were given to try ranges on; give at least one")
+        return {
+            layer.name: LayerError(
+                float(sums[f"trial_noise_{i}"]) / max(float(sums[f"trial_signal_{i}"]), 1e-30),
+                sums[f"trial_shift_{i}"] / count,
+            )
+            for i, layer in enumerate(self._layers)
+        }
+
+    def noise_by_tensor(self, ranges: Mapping[str, float], feeds: Iterable[Feed]) -> dict[str, float]:
+        """The noise of all layers that read a tensor, in sum, with the arguments of `run`."""
+        errors = self.run(ranges, feeds)
+        totals = dict.fromkeys(self._tensors, 0.0)
+        for layer in self._layers:
+            totals[layer.input[0]] += errors[layer.name].noise
+        return totals
+
+
+def _rounding(tensor: str, number: int) -> list[onnx.NodeProto]:
+    """What Q/DQ computes, in float operators: a real pair would be run by INT8 kernels, or not, as the CPU has them."""
+    step, divided, level, clipped = (f"trial_{name}_{number}" for name in ("step", "divided", "level", "clipped"))
+    return [
+        helper.make_node("Gather", [_STEPS, f"trial_number_{number}"], [step]),
+        helper.make_node("Div", [tensor, step], [divided]),
+        helper.make_node("Round", [divided], [level]),
+        helper.make_node("Clip", [level, "trial_lowest", "trial_highest"], [clipped]),
+        helper.make_node("Mul", [clipped, step], [f"trial_rounded_{number}"]),
+    ]
+
+
+def _twin(layer: onnx.NodeProto, tensor: str, weight: str, number: int) -> list[onnx.NodeProto]:
+    """The quantized layer, and what it differs by."""
+    output, error, square, energy = (f"trial_{name}_{number}" for name in ("output", "error", "square", "energy"))
+    twin = onnx.NodeProto.FromString(layer.SerializeToString())
+    twin.name = f"trial_layer_{number}"
+    twin.input[:2] = [tensor, weight]
+    twin.output[:] = [output]
+    original = layer.output[0]
+    return [
+        twin,
+        helper.make_node("Sub", [original, output], [error]),
+        helper.make_node("Mul", [error, error], [square]),
+        helper.make_node("Mul", [original, original], [energy]),
+        helper.make_node("ReduceMean", [square], [f"trial_noise_{number}"], keepdims=0),
+        helper.make_node("ReduceMean", [energy], [f"trial_signal_{number}"], keepdims=0),
+        helper.make_node("ReduceMean", [error], [f"trial_shift_{number}"], axes=[0, 2, 3], keepdims=0),
+    ]
+
+
+def _rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    scales = weight_scales(weight).reshape(-1, 1, 1, 1)
+    rounded: NDArray[np.float32] = np.clip(np.rint(weight / scales), -LEVELS, LEVELS) * scales
+    return rounded.astype(np.float32)
+
+
+def best_by_output(
+    trials: Trials, candidates: Mapping[str, Mapping[str, float]], feeds: Iterable[Feed]
+) -> dict[str, str]:
+    """For every tensor the candidate whose range leaves the least noise at the outputs of the layers that read it.
+
+    Args:
+        trials: of the network.
+        candidates: ranges by tensor, by the name of what chose them.
+        feeds: frames to try them on; a few are enough, each is run once for every candidate.
+
+    Returns:
+        The candidate's name by tensor; of equal ones the first.
+    """
+    frames = list(feeds)
+    noise = {name: trials.noise_by_tensor(ranges, frames) for name, ranges in candidates.items()}
+    tensors = next(iter(noise.values()))
+    return {tensor: min(noise, key=lambda name: noise[name][tensor]) for tensor in tensors}
