@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.calibration.bootstrap import class_counts, score_interval
 from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.errors import FrameError, LabelError, ShapeError
 from edgeseg.labels import ClassMapping, LabelSet
@@ -37,6 +38,8 @@ class Score:
         frame_accuracy: share of right pixels of each frame, 0..100; NaN for a frame without a labelled pixel.
         names: names of the frames, in order.
         digests: SHA-256 of their pixels.
+        miou_interval: low and high end of the 95 % interval of `miou`, by bootstrap over the frames; None for fewer
+            than two frames.
     """
 
     miou: float
@@ -46,6 +49,7 @@ class Score:
     frame_accuracy: tuple[float, ...]
     names: tuple[str, ...]
     digests: tuple[str, ...]
+    miou_interval: tuple[float, float] | None = None
 
     @property
     def frames(self) -> int:
@@ -82,13 +86,15 @@ def score_labels(
         data_classes = getattr(data, "label_set", None)
     scored = check_classes(classes, mapping, data_classes)
     total = ConfusionMatrix(len(scored))
-    accuracy, names, digests = [], [], []
+    accuracy, names, digests, counts = [], [], [], []
     for item in data:
         prediction = _class_map(predict(item.frame.image))
         if mapping is not None:
             prediction = mapping(prediction)
         prediction = resize_nearest(prediction, item.labels.shape[0], item.labels.shape[1])
+        before = total.matrix
         total.add(item.labels, prediction, scored.ignore_index)
+        counts.append(class_counts(total.matrix - before, scored.ignore_index))
         accuracy.append(_accuracy(item.labels, prediction, scored.ignore_index))
         names.append(item.frame.name)
         digests.append(item.frame.digest)
@@ -107,6 +113,7 @@ def score_labels(
         frame_accuracy=tuple(accuracy),
         names=tuple(names),
         digests=tuple(digests),
+        miou_interval=score_interval(counts),
     )
 
 

@@ -67,10 +67,11 @@ class ChannelTies:
         return np.array(self._parent[first : first + channels], np.int64)
 
     def _channels(self, tensor: str) -> int | None:
-        """Number of channels, axis 1 of (1, C, H, W); None for another rank."""
+        """Number of channels, axis 1 of (1, C, H, W) float32; None for another rank or type."""
         if tensor in self._count:
             return self._count[tensor] or None
-        shape = None if self._index.constant(tensor) is not None else self._index.shape(tensor)
+        known = self._index.constant(tensor) is None and self._index.element_type(tensor) == onnx.TensorProto.FLOAT
+        shape = self._index.shape(tensor) if known else None
         count = shape[1] if shape is not None and len(shape) == 4 and shape[1] > 0 else 0
         self._count[tensor], self._first[tensor] = count, len(self._parent)
         self._parent.extend(range(len(self._parent), len(self._parent) + count))
@@ -103,7 +104,7 @@ class ChannelTies:
     def _visit(self, node: onnx.NodeProto) -> None:
         computed = [name for name in node.input if name and self._index.constant(name) is None]
         kind = node.op_type
-        if kind in _ABSORBING and computed == [node.input[0]]:
+        if kind in _ABSORBING and computed == [node.input[0]] and not attribute(node, "training_mode", 0):
             return
         if kind in _PASSING and computed[:1] == [node.input[0]] and len(computed) == 1 and self._passes(node):
             self._tie(node.output[0], node.input[0])
@@ -135,13 +136,15 @@ class ChannelTies:
         shape = self._index.shape(node.input[0])
         if attribute(turn, "perm", None) != [0, 2, 1, 3, 4] or back is None or back.op_type != "Reshape":
             return None
-        if shape is None or self._index.shape(back.output[0]) != shape or between[3:] != shape[2:]:
+        if shape is None or self._index.shape(back.output[0]) != shape:
+            return None
+        if between[0] != shape[0] or between[3:] != shape[2:]:
             return None
         return back.output[0], between[1]
 
     def _inside_shuffle(self, node: onnx.NodeProto) -> bool:
         for _ in range(2):
-            before = self._index.producer(node.input[0])
+            before = self._index.producer(node.input[0]) if node.input else None
             if before is None:
                 return False
             if before.op_type == "Reshape" and self._shuffled(before) is not None:
@@ -162,7 +165,9 @@ class ChannelTies:
     def _passes(self, node: onnx.NodeProto, tensor: str | None = None) -> bool:
         before, after = self._index.shape(tensor or node.input[0]), self._index.shape(node.output[0])
         same = before is not None and after is not None and len(before) == len(after) == 4 and before[:2] == after[:2]
-        return same and len(node.output) == 1
+        # Outside its region a cropping Resize writes a number of its own.
+        crops = attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+        return same and len(node.output) == 1 and not crops
 
     def _visit_arithmetic(self, node: onnx.NodeProto, computed: list[str]) -> None:
         shapes = [self._index.shape(name) for name in (*node.input, *node.output)]
@@ -178,7 +183,7 @@ class ChannelTies:
         elif len(computed) == 2 and node.op_type in ("Add", "Sub") and shapes[0] == shapes[1]:
             self._tie(node.output[0], node.input[0])
             self._tie(node.output[0], node.input[1])
-        elif len(computed) == 2 and node.op_type == "Mul":
+        elif len(computed) == 2 and node.op_type == "Mul" and shapes[2] in shapes[:2]:
             # A gate: the factor with the fewer values is held, the other one's channels go through.
             gate, gated = sorted(node.input, key=lambda name: math.prod(self._index.shape(name) or ()))
             self._fix(gate)

@@ -17,12 +17,14 @@ import onnx
 
 from edgeseg.bundle import MODEL, check_place, write_bundle
 from edgeseg.calibration.cache import write_cache
+from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.calibration.table import CalibrationTable
 from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrate, calibration_units, check_frame_size
 from edgeseg.converters.lint import require_clean
+from edgeseg.converters.mixed import find_mixture, kept_by_name, search_set
 from edgeseg.converters.network import as_given, network_on_cpu
 from edgeseg.converters.options import ConvertOptions, ConvertResult
 from edgeseg.converters.place import Placement, place_qdq, plan_placement
@@ -32,7 +34,7 @@ from edgeseg.converters.split import FrameSplit, split_frames
 from edgeseg.converters.verify import Verification, check_parity, verify
 from edgeseg.errors import ModelError, UsageError, unknown_name
 from edgeseg.labels import ClassMapping, load_mapping
-from edgeseg.manifest import Manifest, OutputSpec, Quantization
+from edgeseg.manifest import Budget, Manifest, OutputSpec, Quantization
 from edgeseg.tools import tool_versions
 
 __all__ = ["Steps", "bundle_files", "convert", "peak_rss_mb"]
@@ -82,22 +84,34 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     steps = Steps(progress or SilentProgress())
     with steps("prepare"):
         prepared = prepare(model, options)
-        placement = plan_placement(prepared.model)
+        kept = kept_by_name(plan_placement(prepared.model), options.keep_float)
+        placement = plan_placement(prepared.model, kept)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     split = split_frames(frames, options, (mapping.target if mapping else prepared.labels).classes())
     with steps("check", _PARITY_FRAMES) as advance:
         _check_parity(prepared, split, advance)
     with steps("calibrate", calibration_units(split.calibration, recipe)) as advance:
         calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
+    budget: Budget | None = None
+    if options.budget is not None:
+        frames_to_search = search_set(prepared, split, options, mapping, frozenset(calibrated.table.frames))
+        mixture = find_mixture(prepared, placement, calibrated, frames_to_search, options, steps)
+        placement, budget = plan_placement(prepared.model, {**kept, **mixture.reasons}), mixture.budget
     with steps("quantize"):
         quantized, output = _quantize(prepared, placement, calibrated, options)
         require_clean(quantized)
     with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
-        verification = _verify(prepared, quantized, output, split, calibrated.table, mapping, advance)
-    remarks = _remarks(verification, calibrated)
+        searched = frozenset(budget.frame_digests) if budget else frozenset()
+        frames_scored = split.scored(frozenset(calibrated.table.frames), searched)
+        scored = frames_scored if split.scoring is not None else None
+        verification = _verify(prepared, quantized, output, scored, mapping, advance)
+    remarks = (*_remarks(verification, calibrated), *_remarks_on_budget(budget, placement))
     with steps("write"):
         files = bundle_files(quantized, calibrated.table)
-        manifest = _manifest(prepared, output, placement, calibrated, verification, recipe, files)
+        found = Quantization(
+            recipe.method, calibrated.names, calibrated.table.frames, placement.layers, recipe.techniques, budget
+        )
+        manifest = _manifest(prepared, output, found, verification, files)
         content = ReportContent(
             manifest,
             verification.worst if verification else (),
@@ -146,14 +160,12 @@ def _verify(
     prepared: Prepared,
     quantized: onnx.ModelProto,
     output: OutputSpec,
-    split: FrameSplit,
-    table: CalibrationTable,
+    scored: Iterator[tuple[Frame, LabelledFrame | None]] | None,
     mapping: ClassMapping | None,
     advance: Advance,
 ) -> Verification | None:
-    if split.scoring is None:
+    if scored is None:
         return None
-    scored = split.scored(frozenset(table.frames))
     with (
         network_on_cpu(prepared, prepared.model, prepared.output) as float_network,
         network_on_cpu(prepared, quantized, output) as int8_network,
@@ -175,22 +187,31 @@ def _remarks(verification: Verification | None, calibrated: Calibrated) -> tuple
     return tuple(remarks)
 
 
+def _remarks_on_budget(budget: Budget | None, placement: Placement) -> tuple[str, ...]:
+    if budget is None or budget.met:
+        return ()
+    names = [layer.name for layer in placement.layers if "budget" in layer.reason]
+    listed = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}" if names else "none"
+    return (
+        f"The budget of {budget.points:g} points was not met: {budget.drop:.2f} are lost on the search frames, with "
+        f"{len(names)} layers in float ({listed}). Fine-tune the network in INT8 with edgeseg train --qat, or allow a "
+        "larger --max-float-share.",
+    )
+
+
 def _manifest(
     prepared: Prepared,
     output: OutputSpec,
-    placement: Placement,
-    calibrated: Calibrated,
+    quantization: Quantization,
     verification: Verification | None,
-    recipe: CalibrationRecipe,
     files: Mapping[str, bytes],
 ) -> Manifest:
-    names, digests = calibrated.names, calibrated.table.frames
     return Manifest(
         network=prepared.network,
         input=prepared.input,
         output=output,
         labels=prepared.labels,
-        quantization=Quantization(recipe.method, names, digests, placement.layers, recipe.techniques),
+        quantization=quantization,
         scores=verification.scores if verification else None,
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         tools=tool_versions(),

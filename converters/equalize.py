@@ -63,7 +63,9 @@ def channel_factors(model: onnx.ModelProto, tensors: Mapping[str, ChannelStatist
         For every tensor of the graph with a factor other than 1: (channels,) float64, positive.
     """
     index, ties = GraphIndex(model), ChannelTies(model)
-    groups = {name: found for name in tensors if (found := ties.groups(name)) is not None}
+    # A network that overflows is refused with the frame's name when its ranges are measured.
+    finite = [name for name, statistics in tensors.items() if np.isfinite(statistics.energy).all()]
+    groups = {name: found for name in finite if (found := ties.groups(name)) is not None}
     readers = {name: _readers(index, name) for name in groups}
     size = 1 + max((int(g.max()) for g in groups.values()), default=0)
     magnitude = _largest_by_group(groups, tensors, size)
@@ -140,15 +142,17 @@ def _readers(index: GraphIndex, tensor: str) -> list[_Reader]:
 def _noise(factors: Array, statistics: ChannelStatistics, readers: list[_Reader]) -> float:
     """Expected noise of the convolutions that read a tensor, relative to their outputs, in sum over output channels.
 
-    Rounding to steps of width d makes noise of variance d^2 / 12; a channel divided by its factor is rounded to steps
-    of `factor` times the tensor's.
+    Rounding to steps of width d makes noise of variance d^2 / 12, which is left out here as it is in all terms; a
+    channel divided by its factor is rounded to steps of `factor` times the tensor's.
     """
     amax, energy = statistics.largest.astype(np.float64), statistics.energy.astype(np.float64)
     step = float((amax / factors).max()) / LEVELS
+    # A channel rounded to zero loses what it holds and no more, a dead one nothing; else it would outweigh all others.
+    rounding = np.minimum((step * factors) ** 2, 12 * energy)
     total = 0.0
     for reader in readers:
         signal = reader.energy @ energy + 1e-30
-        by_activation = reader.energy @ (step * factors) ** 2
+        by_activation = reader.energy @ rounding
         steps = (reader.largest * factors).max(axis=1) / LEVELS
         connected = (reader.largest > 0) * reader.taps
         by_weight = steps**2 * (connected @ (energy / factors**2))

@@ -8,7 +8,13 @@ from typing import Literal
 
 from edgeseg.bundle import Bundle
 
-__all__ = ["DEFAULT_COUNT", "DEFAULT_METHOD", "ConvertOptions", "ConvertResult"]
+__all__ = ["DEFAULT_BUDGET", "DEFAULT_COUNT", "DEFAULT_METHOD", "TARGETS", "ConvertOptions", "ConvertResult"]
+
+TARGETS = ("cpu", "orin", "thor")
+"""Where the cost of layers in float can be weighed, see `edgeseg.converters.costs`."""
+
+DEFAULT_BUDGET = 0.5
+"""Points of mean IoU, or of agreement, that mixed precision may cost."""
 
 DEFAULT_COUNT = 128
 DEFAULT_METHOD = "auto"
@@ -27,6 +33,13 @@ class ConvertOptions:
         method: range chooser, see `edgeseg.calibration.ranges.METHODS`; "auto" chooses for each tensor.
         equalize: bring channels of one tensor to like magnitudes first.
         correct_bias: add to biases what quantization takes from the means of outputs.
+        budget: points that quantization may cost; layers stay in float until it is kept. None quantizes all.
+        keep_float: patterns (*, ?) of names of layers that stay in float.
+        max_float_share: of the cost of all layers, 0..1, that the budget may leave in float.
+        target: where float layers are weighed, one of TARGETS.
+        search_frames: frames to search on; None takes some of those that score, which are then not scored, or without
+            labels some that calibrate.
+        search_labels: folder with their label images.
         count: calibration frames, evenly spaced over the source.
         score_frames: frames to score on; None takes those of the source that calibration left.
         labels: folder with a label image for each scored frame; None scores agreement with the float network.
@@ -47,6 +60,12 @@ class ConvertOptions:
     method: str = DEFAULT_METHOD
     equalize: bool = True
     correct_bias: bool = True
+    budget: float | None = None
+    keep_float: tuple[str, ...] = ()
+    max_float_share: float = 1.0
+    target: str = "orin"
+    search_frames: str | None = None
+    search_labels: Path | None = None
     count: int = DEFAULT_COUNT
     score_frames: str | None = None
     labels: Path | None = None

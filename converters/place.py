@@ -23,7 +23,15 @@ from edgeseg.converters.macs import COMPUTE, macs
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 from edgeseg.manifest import Layer
 
-__all__ = ["Placement", "correct_biases", "place_qdq", "plan_placement", "remove_qdq", "weight_scales"]
+__all__ = [
+    "Placement",
+    "correct_biases",
+    "place_qdq",
+    "plan_placement",
+    "remove_qdq",
+    "rounded_weight",
+    "weight_scales",
+]
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,12 @@ class Placement:
     tensors: tuple[str, ...]
 
 
-def plan_placement(model: onnx.ModelProto) -> Placement:
+def plan_placement(model: onnx.ModelProto, keep_float: Mapping[str, str] | None = None) -> Placement:
     """Decide for each compute node whether it is quantized.
 
     Args:
         model: the float graph, with named nodes and static shapes.
+        keep_float: why layers stay in float that could be quantized, by name.
 
     Raises:
         UnsupportedModelError: when no convolution can be quantized.
@@ -54,11 +63,16 @@ def plan_placement(model: onnx.ModelProto) -> Placement:
     for node in model.graph.node:
         if node.op_type not in COMPUTE:
             continue
-        reason = _reason_for_float(node, constants)
+        reason = _reason_for_float(node, constants) or (keep_float or {}).get(node.name, "")
         layers.append(Layer(node.name, node.op_type, "float" if reason else "int8", work[node.name], reason))
         if not reason:
             tensors[node.input[0]] = None
     if not tensors:
+        if keep_float:
+            raise UnsupportedModelError(
+                "expected convolutions to quantize, but every one is to stay in float; give fewer --keep-float or a "
+                "larger --budget"
+            )
         raise UnsupportedModelError("expected convolutions with constant weights, but the graph has none to quantize")
     return Placement(tuple(layers), tuple(tensors))
 
@@ -90,6 +104,14 @@ def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     floor = max(float(amax.max()) * 1e-6, 1e-6)
     scales: NDArray[np.float32] = (np.maximum(amax, floor) / LEVELS).astype(np.float32)
     return scales
+
+
+def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the INT8 kernels compute with: a weight (output channels, ...) rounded to its levels, float32."""
+    scales = weight_scales(weight).reshape(-1, *(1 for _ in weight.shape[1:]))
+    levels = np.clip(np.rint(weight / scales), -LEVELS, LEVELS)
+    rounded: NDArray[np.float32] = (levels * scales).astype(np.float32)
+    return rounded
 
 
 def place_qdq(

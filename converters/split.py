@@ -34,11 +34,14 @@ class FrameSplit:
     scoring: FrameSource | None
     labelled: LabelledFrames | None
 
-    def scored(self, calibrated: frozenset[str]) -> Iterator[tuple[Frame, LabelledFrame | None]]:
-        """The frames to score with their labels, without those whose pixels calibration has seen.
+    def scored(
+        self, calibrated: frozenset[str], searched: frozenset[str] = frozenset()
+    ) -> Iterator[tuple[Frame, LabelledFrame | None]]:
+        """The frames to score with their labels, without those whose pixels calibration or a search has seen.
 
         Args:
             calibrated: digests of the calibration frames.
+            searched: digests of frames held back for a search.
         """
         pairs: Iterator[tuple[Frame, LabelledFrame | None]]
         if self.labelled is not None:
@@ -49,7 +52,8 @@ class FrameSplit:
             if frame.digest in calibrated:
                 _log.warning("%s is left out of the score: calibration has seen the same pixels", frame.name)
                 continue
-            yield frame, labelled
+            if frame.digest not in searched:
+                yield frame, labelled
 
 
 def split_frames(source: str, options: ConvertOptions, truth: LabelSet) -> FrameSplit:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model
-from edgeseg.converters.place import Placement, weight_scales
+from edgeseg.converters.place import Placement, rounded_weight
 from edgeseg.errors import CalibrationError
 from edgeseg.machine import usable_processors
 
@@ -69,7 +69,7 @@ class Trials:
             weight = index.constant(layer.input[1])
             assert weight is not None  # or it would not be quantized
             name = f"trial_weight_{number}"
-            graph.initializer.append(numpy_helper.from_array(_rounded_weight(weight), name))
+            graph.initializer.append(numpy_helper.from_array(rounded_weight(weight), name))
             graph.node.extend(_twin(layer, rounded[layer.input[0]], name, number))
             for kind in ("noise", "signal", "shift"):
                 graph.output.append(onnx.ValueInfoProto(name=f"trial_{kind}_{number}"))
@@ -143,12 +143,6 @@ def _twin(layer: onnx.NodeProto, tensor: str, weight: str, number: int) -> list[
         helper.make_node("ReduceMean", [energy], [f"trial_signal_{number}"], keepdims=0),
         helper.make_node("ReduceMean", [error], [f"trial_shift_{number}"], axes=[0, 2, 3], keepdims=0),
     ]
-
-
-def _rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    scales = weight_scales(weight).reshape(-1, 1, 1, 1)
-    rounded: NDArray[np.float32] = np.clip(np.rint(weight / scales), -LEVELS, LEVELS) * scales
-    return rounded.astype(np.float32)
 
 
 def best_by_output(

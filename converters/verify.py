@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.calibration.bootstrap import ScoreIntervals, class_counts, score_intervals
 from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.scoring import Predictor, resize_nearest
@@ -29,11 +30,19 @@ PARITY = 99.9
 
 @dataclass(frozen=True)
 class Verification:
-    """Scores before and after quantization, and the frames that differ most."""
+    """Scores before and after quantization, how sure they are, and the frames that differ most.
+
+    Attributes:
+        scores: of both networks.
+        agreement: share of the pixels with the same class in both maps, 0..100.
+        worst: the frames with the least agreement, the worst first.
+        intervals: of the scores, by bootstrap over the frames; None for a single frame.
+    """
 
     scores: Scores
     agreement: float
     worst: tuple[WorstFrame, ...]
+    intervals: ScoreIntervals | None = None
 
 
 @dataclass
@@ -47,6 +56,8 @@ class _Tally:
     equal: int = 0
     pixels: int = 0
     worst: list[tuple[float, int, WorstFrame]] = field(default_factory=list)
+    float_counts: list[NDArray[np.int64]] = field(default_factory=list)
+    int8_counts: list[NDArray[np.int64]] = field(default_factory=list)
 
     def note(self, frame: Frame, float_map: NDArray[np.uint8], int8_map: NDArray[np.uint8]) -> None:
         equal = int(np.count_nonzero(float_map == int8_map))
@@ -61,6 +72,29 @@ class _Tally:
             heapq.heappushpop(self.worst, entry)
         self.names.append(frame.name)
         self.digests.append(frame.digest)
+
+    def compare(self, float_map: NDArray[np.uint8], int8_map: NDArray[np.uint8]) -> None:
+        """Count a frame without labels: the float network's map is the truth."""
+        self.int8_matrix.add(float_map, int8_map, None)
+        pixels, equal = float_map.size, int(np.count_nonzero(float_map == int8_map))
+        # Agreement is the IoU of a single class: the share of equal pixels.
+        self.float_counts.append(np.array([[pixels], [pixels]], np.int64))
+        self.int8_counts.append(np.array([[equal], [pixels]], np.int64))
+
+    def score(
+        self,
+        labels: NDArray[np.uint8],
+        predictions: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+        mapping: ClassMapping | None,
+        ignore_index: int | None,
+    ) -> None:
+        """Count a frame with labels: the float and the INT8 network's map against them."""
+        sides = ((self.float_matrix, self.float_counts), (self.int8_matrix, self.int8_counts))
+        for (matrix, counts), prediction in zip(sides, predictions, strict=True):
+            mapped = prediction if mapping is None else mapping(prediction)
+            before = matrix.matrix
+            matrix.add(labels, resize_nearest(mapped, labels.shape[0], labels.shape[1]), ignore_index)
+            counts.append(class_counts(matrix.matrix - before, ignore_index))
 
 
 def verify(
@@ -100,12 +134,9 @@ def verify(
         float_map, int8_map = float_network(frame.image), int8_network(frame.image)
         tally.note(frame, float_map, int8_map)
         if item is None:
-            tally.int8_matrix.add(float_map, int8_map, None)
+            tally.compare(float_map, int8_map)
         else:
-            for matrix, prediction in ((tally.float_matrix, float_map), (tally.int8_matrix, int8_map)):
-                mapped = prediction if mapping is None else mapping(prediction)
-                mapped = resize_nearest(mapped, item.labels.shape[0], item.labels.shape[1])
-                matrix.add(item.labels, mapped, labelled.ignore_index)
+            tally.score(item.labels, (float_map, int8_map), mapping, labelled.ignore_index)
         progress(1)
     if tally is None:
         raise FrameError(
@@ -119,12 +150,14 @@ def _conclude(tally: _Tally, classes: LabelSet, with_labels: bool) -> Verificati
     int8_iou = _by_class(tally.int8_matrix, classes)
     worst = tuple(entry for _, _, entry in sorted(tally.worst, key=lambda e: (-e[0], e[1])))
     names, digests = tuple(tally.names), tuple(tally.digests)
+    intervals = score_intervals(tally.float_counts, tally.int8_counts)
+    drop = intervals.drop if intervals else None
     if with_labels:
         before, after = 100.0 * tally.float_matrix.mean_iou(), 100.0 * tally.int8_matrix.mean_iou()
-        scores = Scores("miou", before, after, _by_class(tally.float_matrix, classes), int8_iou, names, digests)
+        scores = Scores("miou", before, after, _by_class(tally.float_matrix, classes), int8_iou, names, digests, drop)
     else:
-        scores = Scores("agreement", 100.0, agreement, {}, int8_iou, names, digests)
-    return Verification(scores, agreement, worst)
+        scores = Scores("agreement", 100.0, agreement, {}, int8_iou, names, digests, drop)
+    return Verification(scores, agreement, worst, intervals)
 
 
 def _by_class(matrix: ConfusionMatrix, classes: LabelSet) -> dict[str, float | None]:

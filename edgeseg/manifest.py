@@ -15,6 +15,7 @@ from edgeseg.labels import LabelSet
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Budget",
     "Coordinates",
     "InputSpec",
     "Layer",
@@ -27,7 +28,7 @@ __all__ = [
 
 SCHEMA_VERSION = 3
 """1 had no `map_height` and `map_width`; it is read as it was meant, with class maps of the input's size. 2 had no
-`techniques`."""
+`techniques` and no `drop_interval`."""
 
 Coordinates = Literal["align_corners", "half_pixel", "pytorch_half_pixel", "asymmetric"]
 
@@ -128,6 +129,32 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What the user allowed quantization to cost, and how the layers that stay in float were found.
+
+    Attributes:
+        points: that may be lost: of mean IoU where the search had labels, else of agreement with the float network.
+        metric: which of the two it was.
+        target: where float layers were weighed: cpu, orin or thor.
+        int8_drop: points lost on the search frames with every layer in INT8.
+        drop: with the layers that stay in float.
+        met: whether that is within the budget.
+        float_share: cost of the float layers over that of all layers on the target, 0..1.
+        frame_names, frame_digests: the search frames; none of them is scored.
+    """
+
+    points: float
+    metric: Literal["miou", "agreement"]
+    target: str
+    int8_drop: float
+    drop: float
+    met: bool
+    float_share: float
+    frame_names: tuple[str, ...]
+    frame_digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Quantization:
     """How the ranges were found and what they were put on.
 
@@ -136,6 +163,7 @@ class Quantization:
         frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels.
         layers: every compute layer with its precision.
         techniques: what was done to the network for the sake of its ranges, in words.
+        budget: how layers were left in float for the accuracy's sake; None where nothing was searched.
     """
 
     method: str
@@ -143,6 +171,7 @@ class Quantization:
     frame_digests: tuple[str, ...]
     layers: tuple[Layer, ...]
     techniques: tuple[str, ...] = ()
+    budget: Budget | None = None
 
     def count(self, precision: str) -> int:
         """Number of compute layers of a precision."""
@@ -164,6 +193,8 @@ class Scores:
         float_score, int8_score: 0..100.
         float_iou, int8_iou: 0..100 by class name, None for a class without a labelled or predicted pixel.
         frame_names, frame_digests: the frames scored.
+        drop_interval: low and high end of the 95 % interval of `drop`, by bootstrap over the frames; None for fewer
+            than two frames.
     """
 
     metric: Literal["miou", "agreement"]
@@ -173,6 +204,7 @@ class Scores:
     int8_iou: dict[str, float | None] = field(default_factory=dict)
     frame_names: tuple[str, ...] = ()
     frame_digests: tuple[str, ...] = ()
+    drop_interval: tuple[float, float] | None = None
 
     @property
     def drop(self) -> float:

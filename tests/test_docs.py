@@ -113,6 +113,7 @@ class TestManifestPage:
             manifest.OutputSpec,
             labels.LabelSet,
             manifest.Quantization,
+            manifest.Budget,
             manifest.Layer,
             manifest.Scores,
         ],

@@ -28,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("edgeseg.apps.cli.models", "list the networks that can be built by name, with what they cost"),
     "export": ("edgeseg.apps.cli.export", "write a network or a checkpoint as the ONNX file that convert takes"),
     "evaluate": ("edgeseg.apps.cli.evaluate", "score a bundle or a float ONNX network against labels"),
+    "compare": (
+        "edgeseg.apps.cli.compare",
+        "show where two networks differ: class maps, scores, logits and layers",
+    ),
+    "sensitivity": ("edgeseg.apps.cli.sensitivity", "show which layers INT8 harms, each alone and each spared"),
     "run": ("edgeseg.apps.cli.run", "segment images or a video and write overlays or class maps"),
     "scenes": (
         "edgeseg.apps.cli.scenes",

@@ -6,10 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing, stated_color
-from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary
+from edgeseg.apps.cli.options import (
+    add_preprocessing_arguments,
+    points,
+    positive_count,
+    preprocessing,
+    share,
+    stated_color,
+)
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary, spread
 from edgeseg.calibration.ranges import AUTO, METHODS
-from edgeseg.converters.options import DEFAULT_COUNT, DEFAULT_METHOD, ConvertOptions
+from edgeseg.converters.options import DEFAULT_BUDGET, DEFAULT_COUNT, DEFAULT_METHOD, TARGETS, ConvertOptions
 from edgeseg.errors import UsageError
 from edgeseg.zoo import SHIPPED, network_file
 
@@ -73,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantization.add_argument(
         "--no-bias-correction", action="store_true", help="leave biases as they are where quantization shifts a mean"
     )
+    _add_mixed_precision_arguments(parser)
     quantization.add_argument(
         "--output",
         choices=("logits", "class-map"),
@@ -88,6 +96,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
 
 
+def _add_mixed_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("layers that stay in float")
+    group.add_argument(
+        "--budget",
+        type=points,
+        metavar="POINTS",
+        help="accuracy that INT8 may cost, of mean IoU with labels, else of agreement; layers stay in float until it "
+        "is kept (default: all layers in INT8)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("int8", "mixed"),
+        help=f"mixed: as --budget {DEFAULT_BUDGET:g}; default: int8, or mixed where --budget is given",
+    )
+    group.add_argument(
+        "--keep-float", action="append", default=[], metavar="PATTERN", help="layers by name, with * and ?; repeatable"
+    )
+    group.add_argument(
+        "--max-float-share",
+        type=share,
+        default=1.0,
+        metavar="SHARE",
+        help="of the cost of all layers that the budget may leave in float, 0 to 1 (default 1)",
+    )
+    group.add_argument(
+        "--target",
+        choices=sorted(TARGETS),
+        default=ConvertOptions().target,
+        help="where the cost of float layers is weighed (default %(default)s)",
+    )
+    group.add_argument(
+        "--search-frames",
+        metavar="SOURCE",
+        help="frames to search on; default: a third of those with labels, which are then not scored, else calibration "
+        "frames",
+    )
+    group.add_argument("--search-labels", type=Path, metavar="DIR", help="label images of --search-frames")
+
+
 def run(options: argparse.Namespace) -> int:
     """Convert and print the result."""
     arguments = _convert_options(options)
@@ -101,6 +148,15 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(_text(result))
     return 0
+
+
+def _budget(options: argparse.Namespace) -> float | None:
+    if options.precision == "int8" and options.budget is not None:
+        raise UsageError("--budget leaves layers in float; give it without --precision int8")
+    if options.search_labels is not None and options.search_frames is None:
+        raise UsageError("--search-labels are those of --search-frames; give both")
+    budget: float | None = options.budget
+    return DEFAULT_BUDGET if budget is None and options.precision == "mixed" else budget
 
 
 def _convert_options(options: argparse.Namespace) -> ConvertOptions:
@@ -120,6 +176,12 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         method=options.method,
         equalize=not options.no_equalize,
         correct_bias=not options.no_bias_correction,
+        budget=_budget(options),
+        keep_float=tuple(options.keep_float),
+        max_float_share=options.max_float_share,
+        target=options.target,
+        search_frames=options.search_frames,
+        search_labels=options.search_labels,
         count=options.count,
         labels=options.labels,
         mapping=options.map,
@@ -177,7 +239,8 @@ def _text(result: ConvertResult) -> str:
         name = "mIoU" if scores.metric == "miou" else "agreement with the float network"
         lines.append(
             f"  scores  {name}: float {scores.float_score:.2f}, INT8 {scores.int8_score:.2f}, "
-            f"drop {scores.drop:.2f} on {len(scores.frame_names)} frames that calibration never saw"
+            f"drop {scores.drop:.2f}{spread(scores.drop_interval)} on {len(scores.frame_names)} frames that "
+            "calibration never saw"
         )
     lines += [f"  note    {remark}" for remark in result.remarks]
     lines.append(f"  report  {result.report}")

@@ -18,7 +18,7 @@ from edgeseg.apps.cli.options import (
     stated_color,
 )
 from edgeseg.apps.cli.progress import progress_for
-from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, spread, table
 from edgeseg.backends import get_backend
 from edgeseg.errors import UsageError
 from edgeseg.zoo import network_file
@@ -152,6 +152,7 @@ def _summary(score: Score, network: _Network, seconds: float) -> dict[str, Any]:
         "network": network.name,
         "backend": network.backend,
         "miou": score.miou,
+        "miou_interval": score.miou_interval,
         "iou": score.iou,
         "pixel_accuracy": score.pixel_accuracy,
         "frames": score.frames,
@@ -168,6 +169,6 @@ def _text(score: Score, network: _Network, seconds: float) -> str:
         rows.append((name, shown, f"{int(score.confusion[index].sum()):,}"))
     rows.append(("mean", f"{score.miou:.2f}", f"{int(score.confusion.sum()):,}"))
     return (
-        f"{table(rows, right=(1, 2))}\n\npixel accuracy {score.pixel_accuracy:.2f} % on {score.frames} frames, "
-        f"{network.backend}, {seconds:.1f} s"
+        f"{table(rows, right=(1, 2))}\n\nmean IoU {score.miou:.2f}{spread(score.miou_interval)}\n"
+        f"pixel accuracy {score.pixel_accuracy:.2f} % on {score.frames} frames, {network.backend}, {seconds:.1f} s"
     )

@@ -21,8 +21,10 @@ __all__ = [
     "augmentation",
     "frame_size",
     "network_options",
+    "points",
     "positive_count",
     "preprocessing",
+    "share",
     "stated_color",
     "thread_count",
 ]
@@ -54,6 +56,26 @@ def positive_count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text!r}")
     return int(text)
+
+
+def points(text: str) -> float:
+    """Points of a score from 0 to 100, for argparse."""
+    return _number(text, 100.0)
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1, for argparse."""
+    return _number(text, 1.0)
+
+
+def _number(text: str, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {most:g}, but got {text!r}")
+    return value
 
 
 def thread_count(text: str) -> int:

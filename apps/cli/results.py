@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeseg.manifest import Scores
 
-__all__ = ["add_json_argument", "only_results_on_stdout", "print_json", "scores_summary", "table"]
+__all__ = ["add_json_argument", "only_results_on_stdout", "print_json", "scores_summary", "spread", "table"]
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +51,14 @@ def scores_summary(scores: Scores | None) -> dict[str, Any] | None:
         "float": scores.float_score,
         "int8": scores.int8_score,
         "drop": scores.drop,
+        "drop_interval": scores.drop_interval,
         "frames": len(scores.frame_names),
     }
+
+
+def spread(interval: tuple[float, float] | None) -> str:
+    """An interval in points as text prints it behind its figure; empty where there is none."""
+    return "" if interval is None else f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "digests",
     "float_reasons",
     "layer_shares",
+    "moved_most",
 ]
 
 
@@ -58,6 +59,12 @@ def class_scores(scores: Scores) -> tuple[ClassScore, ...]:
         int8 = scores.int8_iou.get(name)
         rows.append(ClassScore(name, scores.float_iou.get(name, own if int8 is not None else None), int8))
     return tuple(sorted(rows, key=lambda row: math.inf if row.change is None else row.change))
+
+
+def moved_most(scores: Scores, most: int = 3) -> tuple[ClassScore, ...]:
+    """The classes whose IoU changed most, up or down, the largest change first; none that kept theirs."""
+    moved = [row for row in class_scores(scores) if row.change]
+    return tuple(sorted(moved, key=lambda row: -abs(row.change or 0.0))[:most])
 
 
 def digests(names: Iterable[str], values: Iterable[str]) -> tuple[tuple[str, str], ...]:

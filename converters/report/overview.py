@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from edgeseg.converters.report.content import ReportContent
+from edgeseg.converters.report.figures import moved_most
 from edgeseg.converters.report.markup import Markup, element
-from edgeseg.converters.report.numbers import count, decimal, duration, percent
+from edgeseg.converters.report.numbers import count, decimal, duration, percent, signed
 from edgeseg.manifest import Scores
 
 __all__ = ["header", "summary"]
@@ -73,8 +74,21 @@ def _headline(scores: Scores | None) -> Markup:
         element("p", what, class_="what"),
         pair,
         element("p", how, class_="quiet"),
+        *_certainty(scores),
         class_="headline",
     )
+
+
+def _certainty(scores: Scores) -> list[Markup]:
+    """How sure the drop is, and which classes it comes from; what was not measured is left out."""
+    texts = []
+    if scores.drop_interval is not None:
+        low, high = map(decimal, scores.drop_interval)
+        texts.append(f"95 % interval of the drop, by bootstrap over the frames: {low} to {high} points.")
+    moved = ", ".join(f"{row.name} {signed(row.change)}" for row in moved_most(scores))
+    if moved:
+        texts.append(f"IoU moved most: {moved}.")
+    return [element("p", text, class_="quiet") for text in texts]
 
 
 def _pair(*items: tuple[str, str]) -> Markup:

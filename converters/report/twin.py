@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeseg.calibration.table import Entry
 from edgeseg.converters.report.content import ReportContent
-from edgeseg.converters.report.figures import class_changes, class_scores, digests, layer_shares
+from edgeseg.converters.report.figures import class_changes, class_scores, digests, layer_shares, moved_most
 from edgeseg.converters.report.ranges import DRAWN
 from edgeseg.manifest import Manifest
 
@@ -65,6 +65,8 @@ def _scores(manifest: Manifest) -> dict[str, Any] | None:
         "float": scores.float_score,
         "int8": scores.int8_score,
         "drop": scores.drop,
+        "drop_interval": scores.drop_interval,
+        "moved_most": [{"class": row.name, "change": row.change} for row in moved_most(scores)],
         "iou": [
             {"class": row.name, "float": row.float_iou, "int8": row.int8_iou, "change": row.change}
             for row in class_scores(scores)

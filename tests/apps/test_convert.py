@@ -46,7 +46,7 @@ class TestConvert:
         assert (code, err) == (0, "")
         found = json.loads(out)
         assert found["bundle"] == str(network.with_suffix(".edgeseg"))
-        assert (found["frames"], found["method"], found["reused_calibration"]) == (6, "mse", False)
+        assert (found["frames"], found["method"], found["reused_calibration"]) == (6, "auto", False)
         scores = found["scores"]
         assert (scores["metric"], scores["float"], scores["frames"]) == ("agreement", 100.0, 2)
         assert scores["drop"] == pytest.approx(100 - scores["int8"])

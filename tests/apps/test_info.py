@@ -23,7 +23,9 @@ class TestBundle:
         found = json.loads(edgeseg("info", bundle, "--json")[1])
         assert (found["kind"], found["path"]) == ("bundle", str(bundle))
         assert found["classes"] == ["red", "green", "blue"]
-        assert found["scores"] == {"metric": "miou", "float": 70.25, "int8": 70.0, "drop": 0.25, "frames": 0}
+        assert found["scores"] == {
+            "metric": "miou", "float": 70.25, "int8": 70.0, "drop": 0.25, "drop_interval": None, "frames": 0
+        }  # fmt: skip
         assert found["quantization"]["int8"] == found["quantization"]["float"] == 1
         assert found["files"] == {"model.onnx": (bundle / "model.onnx").stat().st_size}
         assert found["input"]["height"] == 24
@@ -38,7 +40,7 @@ class TestBundle:
         (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
         code, _, err = edgeseg("info", bundle)
         assert code == 1
-        assert "schema version 99, but this edgeseg reads up to 2; upgrade with: pip install --upgrade edgeseg" in err
+        assert "schema version 99, but this edgeseg reads up to 3; upgrade with: pip install --upgrade edgeseg" in err
 
     def test_half_a_bundle(self, edgeseg: Run, bundle: Path) -> None:
         (bundle / "model.onnx").unlink()

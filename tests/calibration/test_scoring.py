@@ -42,6 +42,15 @@ class TestScoreLabels:
         assert (score.frames, score.names) == (2, ("a", "bb"))
         assert score.digests == tuple(item.frame.digest for item in data)
 
+    def test_the_interval_of_the_mean(self) -> None:
+        data = [labelled(name, [[0, 0, 1, 1]]) for name in ("a", "bb", "ccc")]
+        maps = [[[0, 0, 1, 1]], [[0, 0, 1, 0]], [[0, 0, 0, 0]]]
+        score = score_labels(always(*maps), data, THREE)
+        low, high = score.miou_interval or (math.nan, math.nan)
+        assert (low, high) == pytest.approx((25, 100))  # the worst and the best frame three times over
+        assert low < score.miou < high
+        assert score_labels(always(*maps[:1]), data[:1], THREE).miou_interval is None
+
     def test_a_predicted_void_is_wrong(self) -> None:
         score = score_labels(always([[0, 3]]), [labelled("a", [[0, 0]])], WITH_VOID)
         assert score.confusion.tolist()[0] == [1, 0, 0, 1]

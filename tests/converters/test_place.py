@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from support.graphs import GraphBuilder, random_frame, run_graph, toy_network
 
@@ -13,7 +14,7 @@ from edgeseg.calibration.ranges import minmax
 from edgeseg.converters.embed import embed_preprocessing
 from edgeseg.converters.fold import fold_batch_norms
 from edgeseg.converters.graph import copy_model
-from edgeseg.converters.place import Placement, place_qdq, plan_placement, weight_scales
+from edgeseg.converters.place import Placement, correct_biases, place_qdq, plan_placement, weight_scales
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 
 
@@ -145,3 +146,96 @@ class TestPlace:
         del incomplete[placement.tensors[0]]
         with pytest.raises(CalibrationError, match=f"tensor {placement.tensors[0]} has no range"):
             place_qdq(network, placement, incomplete)
+
+
+def image() -> NDArray[np.float32]:
+    return np.random.default_rng(1).normal(0, 1, (1, 3, 8, 8)).astype(np.float32)
+
+
+def output_shift(model: onnx.ModelProto, corrected: onnx.ModelProto) -> NDArray[np.float32]:
+    """What was added to each channel of the output, everywhere alike."""
+    onnx.checker.check_model(corrected, full_check=True)
+    added = run_graph(corrected, image=image())[0] - run_graph(model, image=image())[0]
+    assert np.ptp(added, axis=(0, 2, 3)).max() < 1e-5
+    result: NDArray[np.float32] = added.mean(axis=(0, 2, 3))
+    return result
+
+
+class TestCorrectBiases:
+    @pytest.mark.parametrize("bias", [False, True])
+    def test_the_shift_is_added_to_the_output(self, bias: bool) -> None:
+        builder = GraphBuilder()
+        model = builder.model(builder.conv("image", 3, 4, bias=bias, name="conv"), (1, 3, 8, 8))
+        shift = np.array([1.0, -0.5, 0.0, 1e-3])
+        corrected = correct_biases(model, {"conv": shift})
+        np.testing.assert_allclose(output_shift(model, corrected), shift, atol=1e-6)
+        # What was replaced is gone.
+        assert len(corrected.graph.initializer) == 2
+
+    def test_layers_that_share_a_bias_are_corrected_apart(self) -> None:
+        builder = GraphBuilder()
+        bias = builder.constant(np.float32([1, 2]))
+        weights = [builder.constant(builder.random.normal(0, 1, (2, 3, 1, 1)).astype(np.float32)) for _ in range(3)]
+        names = [builder.add("Conv", "image", w, bias, name=f"conv{n}") for n, w in enumerate(weights)]
+        model = builder.model(builder.add("Concat", *names, axis=1), (1, 3, 8, 8))
+        shifts = {"conv0": np.array([0.5, 0.25]), "conv2": np.array([-1.0, 3.0])}
+        corrected = correct_biases(model, shifts)
+        np.testing.assert_allclose(output_shift(model, corrected), [0.5, 0.25, 0, 0, -1, 3], atol=1e-6)
+        assert len({node.input[2] for node in corrected.graph.node if node.op_type == "Conv"}) == 3
+
+    def test_a_bias_of_run_time_is_left_alone(self) -> None:
+        builder = GraphBuilder()
+        weight = builder.constant(np.ones((2, 3, 1, 1), np.float32))
+        bias = builder.add("Neg", builder.constant(np.float32([1, 2])))
+        model = builder.model(builder.add("Conv", "image", weight, bias, name="conv"), (1, 3, 8, 8))
+        assert correct_biases(model, {"conv": np.ones(2)}).graph == model.graph
+
+    def test_other_layers_are_left_alone(self, network: onnx.ModelProto) -> None:
+        corrected = correct_biases(network, {"stem": np.ones(8), "nowhere": np.ones(1)})
+        before, after = ({n.name: n for n in m.graph.node} for m in (network, corrected))
+        assert before.keys() == after.keys()
+        assert [name for name in before if before[name] != after[name]] == ["stem"]
+
+    def test_a_name_that_is_taken(self) -> None:
+        builder = GraphBuilder()
+        taken = builder.constant(np.zeros(4, np.float32), "conv_corrected_bias")
+        weight = builder.constant(np.ones((4, 3, 1, 1), np.float32))
+        model = builder.model(builder.add("Conv", "image", weight, taken, name="conv"), (1, 3, 8, 8))
+        twice = correct_biases(correct_biases(model, {"conv": np.ones(4)}), {"conv": np.ones(4)})
+        np.testing.assert_allclose(output_shift(model, twice), [2] * 4, atol=1e-6)
+
+    def test_the_given_graph_is_left_as_it_was(self, network: onnx.ModelProto) -> None:
+        before = network.SerializeToString(deterministic=True)
+        correct_biases(network, {"stem": np.ones(8)})
+        assert network.SerializeToString(deterministic=True) == before
+
+    def test_without_shifts_nothing_changes(self, network: onnx.ModelProto) -> None:
+        assert correct_biases(network, {}).SerializeToString() == network.SerializeToString()
+
+
+class TestPlaceWithShifts:
+    def test_biases_differ_and_nothing_else(self, network: onnx.ModelProto, placement: Placement) -> None:
+        plain = place_qdq(network, placement, ranges(placement))
+        shift = np.linspace(-1, 1, 8)
+        shifted = place_qdq(network, placement, ranges(placement), {"stem": shift})
+        onnx.checker.check_model(shifted, full_check=True)
+        assert [n.name for n in plain.graph.node] == [n.name for n in shifted.graph.node]
+        old, new = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (plain, shifted))
+        stems = [next(n for n in m.graph.node if n.name == "stem") for m in (plain, shifted)]
+        np.testing.assert_allclose(new[stems[1].input[2]], old[stems[0].input[2]] + shift, rtol=1e-6)
+        assert stems[0].input[:2] == stems[1].input[:2]
+        for name in old.keys() & new.keys():
+            np.testing.assert_array_equal(old[name], new[name])
+
+    def test_a_layer_in_float_is_not_corrected(self) -> None:
+        builder = GraphBuilder()
+        x = builder.conv("image", 3, 4, name="conv")
+        model = builder.model(builder.conv_transpose(x, 4, 2, name="deconv"), (1, 3, 8, 8))
+        placement = plan_placement(model)
+        plain, shifted = (
+            place_qdq(model, placement, {"image": 3.0}, shifts) for shifts in (None, {"deconv": np.ones(2)})
+        )
+        assert plain == shifted
+
+    def test_no_shifts_are_none(self, network: onnx.ModelProto, placement: Placement) -> None:
+        assert place_qdq(network, placement, ranges(placement), {}) == place_qdq(network, placement, ranges(placement))

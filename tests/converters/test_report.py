@@ -100,6 +100,20 @@ class TestSummary:
         page = Page(report_html(small(manifest=scored(float_score=69.0, int8_score=69.25))))
         assert "0.25 mIoU points gained in INT8" in page.text
 
+    def test_how_sure_the_drop_is(self) -> None:
+        iou = {"road": 90.0, "sky": 80.0, "car": 70.0, "pole": 60.0}
+        after = {"road": 90.0, "sky": 79.5, "car": 72.0, "pole": 58.75}
+        changes = {"float_iou": iou, "int8_iou": after, "drop_interval": (-0.034, 0.276)}
+        page = Page(report_html(small(manifest=scored(float_score=69.35, int8_score=69.2, **changes))))
+        assert "95 % interval of the drop, by bootstrap over the frames: \u22120.03 to 0.28 points." in page.text
+        assert "IoU moved most: car +2.00, pole \u22121.25, sky \u22120.50." in page.text
+
+    def test_no_interval_and_no_change(self) -> None:
+        changes = {"float_iou": {"road": 90.0}, "int8_iou": {"road": 90.0}}
+        page = Page(report_html(small(manifest=scored(**changes))))
+        assert "interval of the drop" not in page.text
+        assert "IoU moved most" not in page.text
+
     def test_agreement(self) -> None:
         whole = manifest(scores=Scores("agreement", 100.0, 98.37, frame_names=("a",), frame_digests=(digest("a"),)))
         page = Page(report_html(small(manifest=whole)))

@@ -14,7 +14,7 @@ HOSTILE = "</script>\"'\x00\u202e"
 
 class TestTwin:
     def test_keys_and_values(self) -> None:
-        content = small(manifest=scored(float_score=70.0, int8_score=69.5))
+        content = small(manifest=scored(float_score=70.0, int8_score=69.5, drop_interval=(0.25, 0.75)))
         data = json.loads(report_json(content))
         assert list(data) == [
             "schema_version", "network", "input", "output", "classes", "calibration", "scores", "layers",
@@ -27,6 +27,9 @@ class TestTwin:
         assert {key: data["scores"][key] for key in ("metric", "float", "int8", "drop")} == {
             "metric": "miou", "float": 70.0, "int8": 69.5, "drop": 0.5,
         }  # fmt: skip
+        assert data["scores"]["drop_interval"] == [0.25, 0.75]
+        sizes = [abs(row["change"]) for row in data["scores"]["moved_most"]]
+        assert sizes == sorted((abs(row["change"] or 0) for row in data["scores"]["iou"]), reverse=True)[:3]
         assert data["scores"]["iou"][-1] == {"class": "train", "float": None, "int8": None, "change": None}
         assert (data["layers"]["int8"], data["layers"]["float"]) == (115, 5)
         assert sum(layer["mac_share"] for layer in data["layers"]["list"]) == pytest.approx(1)

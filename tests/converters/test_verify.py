@@ -72,6 +72,36 @@ def test_worst_frames_come_first_and_are_few() -> None:
     assert found.worst[0].agreement == 0
 
 
+def test_the_interval_of_the_drop_is_that_of_the_same_resampled_frames() -> None:
+    """Of one class, INT8 has a fifth of each frame more wrong than float, whose frames differ widely."""
+    names = LabelSet(("road",), ((128, 64, 128),), ignore_index=255)
+    mapping = ClassMapping((0, 255), names)
+    pairs = [(frame(value), LabelledFrame(frame(value), zeros(frame(value).image))) for value in (0, 1, 2, 3, 4)]
+    found = verify(
+        lambda image: ones_in(int(image[0, 0, 0])),
+        lambda image: ones_in(int(image[0, 0, 0]) + 1),
+        pairs,
+        CLASSES,
+        mapping,
+    )
+    assert found.scores.drop == pytest.approx(20)
+    assert found.scores.drop_interval == pytest.approx((20, 20))
+    assert found.intervals is not None
+    assert found.intervals.float_score[1] - found.intervals.float_score[0] > 30
+
+
+def test_the_interval_of_agreement() -> None:
+    pairs = [(frame(value), None) for value in range(5)]
+    found = verify(zeros, lambda image: ones_in(int(image[0, 0, 0])), pairs, CLASSES)
+    assert found.scores.drop_interval is not None
+    low, high = found.scores.drop_interval
+    assert found.scores.drop == pytest.approx(40)
+    assert 0 < low < 40 < high < 80
+    assert found.intervals is not None
+    assert found.intervals.int8_score == pytest.approx((100 - high, 100 - low))
+    assert verify(zeros, zeros, pairs[:1], CLASSES).scores.drop_interval is None
+
+
 def test_progress_counts_frames() -> None:
     seen: list[int] = []
     verify(zeros, zeros, [(frame(0), None), (frame(1), None)], CLASSES, progress=seen.append)

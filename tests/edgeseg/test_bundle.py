@@ -66,8 +66,8 @@ class TestOpen:
             Bundle.open(bundle.path)
 
     def test_newer(self, bundle: Bundle) -> None:
-        edit(bundle, schema_version=3)
-        with pytest.raises(BundleError, match=r"schema version 3, but this edgeseg reads up to 2; upgrade with: pip"):
+        edit(bundle, schema_version=4)
+        with pytest.raises(BundleError, match=r"schema version 4, but this edgeseg reads up to 3; upgrade with: pip"):
             Bundle.open(bundle.path)
 
     def test_without_a_model(self, bundle: Bundle) -> None:

@@ -103,6 +103,11 @@ class TestValues:
         assert quantization.int8_mac_share == 0.75
         assert Quantization("mse", (), (), ()).int8_mac_share == 0
 
+    def test_the_interval_of_the_drop_is_kept(self) -> None:
+        scores = Scores("miou", 69.35, 69.1, drop_interval=(0.1, 0.4))
+        manifest = dataclasses.replace(toy_manifest(), scores=scores)
+        assert Manifest.from_json(manifest.to_json()) == manifest
+
     def test_drop(self) -> None:
         assert Scores("miou", 69.35, 69.1).drop == pytest.approx(0.25)
 

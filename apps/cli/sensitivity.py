@@ -1,0 +1,159 @@
+"""`edgeseg sensitivity`: which layers quantization harms, each alone in INT8 and each alone in float."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing, stated_color
+from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
+from edgeseg.converters.options import ConvertOptions
+from edgeseg.errors import UsageError
+from edgeseg.zoo import network_file
+
+if TYPE_CHECKING:
+    from edgeseg.calibration.sensitivity import Effect
+    from edgeseg.converters.analyse import Analysis
+
+__all__ = ["add_arguments", "run"]
+
+DEFAULT_COUNT = 4
+"""Frames measured on: each is run twice for every layer."""
+
+CALIBRATION_COUNT = 64
+"""Frames that calibrate a float network."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `edgeseg sensitivity`."""
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a bundle, a float ONNX network or a shipped one's name"
+    )
+    frames = parser.add_argument_group("frames")
+    frames.add_argument(
+        "--frames", required=True, metavar="SOURCE", help="real frames: a folder, glob, text list or video"
+    )
+    frames.add_argument(
+        "--count",
+        type=positive_count,
+        default=DEFAULT_COUNT,
+        metavar="N",
+        help=f"frames to measure on, evenly spaced (default {DEFAULT_COUNT}); each runs the network twice a layer",
+    )
+    frames.add_argument(
+        "--calibration-count",
+        type=positive_count,
+        default=CALIBRATION_COUNT,
+        metavar="N",
+        help=f"frames that calibrate a float network (default {CALIBRATION_COUNT})",
+    )
+    frames.add_argument("--labels", type=Path, metavar="DIR", help="label images of the frames: then also mIoU")
+    frames.add_argument(
+        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
+    )
+    add_preprocessing_arguments(parser)
+    classes = parser.add_argument_group("classes")
+    classes.add_argument(
+        "--classes",
+        metavar="NAME|FILE.json",
+        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
+    )
+    classes.add_argument(
+        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
+    )
+    parser.add_argument(
+        "--sort", choices=("alone", "spared", "graph"), default="alone", help="order of the table (default alone)"
+    )
+    add_json_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print."""
+    if options.map and options.labels is None:
+        raise UsageError("--map brings the network's classes to those of the labels; give the labels with --labels DIR")
+    path = network_file(options.model)
+    bundle = path.is_dir()
+    mean, std = (None, None) if bundle else preprocessing(options, stated_color(options, path)) or (None, None)
+    wanted = ConvertOptions(
+        classes=options.classes,
+        color_order=options.color,
+        mean=mean,
+        std=std,
+        size=options.size,
+        count=options.calibration_count,
+        labels=options.labels,
+        mapping=options.map,
+        skip_broken=options.skip_broken,
+    )
+    from edgeseg.apps.cli.progress import progress_for
+    from edgeseg.converters.analyse import analyse
+
+    with only_results_on_stdout():
+        found = analyse(path, options.frames, options.count, wanted, progress_for(options.quiet).step)
+    rows = _rows(found, options.sort)
+    if options.json:
+        print_json(_summary(found, rows))
+    else:
+        print(_text(found, rows))
+    return 0
+
+
+def _rows(found: Analysis, order: str) -> list[dict[str, Any]]:
+    total = sum(layer.macs for layer in found.layers)
+    rows: list[dict[str, Any]] = []
+    for layer, effect in zip(found.layers, found.sensitivity.layers, strict=True):
+        assert effect.spared is not None  # the command measures both
+        rows.append(
+            {
+                "layer": layer.name,
+                "mac_share": layer.macs / total if total else 0.0,
+                "alone": _effect(effect.alone),
+                "spared": _effect(effect.spared),
+            }
+        )
+    if order == "alone":
+        rows.sort(key=lambda row: row["alone"]["snr_db"])
+    elif order == "spared":
+        rows.sort(key=lambda row: -row["spared"]["snr_db"])
+    return rows
+
+
+def _effect(effect: Effect) -> dict[str, float | None]:
+    return {"snr_db": effect.snr, "agreement": effect.agreement, "miou": effect.miou}
+
+
+def _summary(found: Analysis, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "frames": list(found.names),
+        "float": _effect(found.sensitivity.float_network),
+        "int8": _effect(found.sensitivity.int8_network),
+        "layers": rows,
+    }
+
+
+def _text(found: Analysis, rows: list[dict[str, Any]]) -> str:
+    whole, before = found.sensitivity.int8_network, found.sensitivity.float_network
+    scored = whole.miou is not None
+    head = ["layer", "MACs", "alone dB", "agree %", *(["mIoU"] if scored else [])]
+    head += ["spared dB", "agree %", *(["mIoU"] if scored else [])]
+    cells = [head]
+    for row in rows:
+        cells.append([row["layer"], f"{100 * row['mac_share']:.1f} %", *_cells(row["alone"]), *_cells(row["spared"])])
+    lines = [table(cells, right=range(1, len(head)))]
+    score = f", mIoU {whole.miou:.2f} of {before.miou:.2f}" if scored and before.miou is not None else ""
+    lines.append(
+        f"all in INT8: {_decibels(whole.snr)} dB, {whole.agreement:.2f} % agreement{score}, "
+        f"on {len(found.names)} frames at the size of the logits"
+    )
+    return "\n".join(lines)
+
+
+def _cells(effect: dict[str, float | None]) -> list[str]:
+    cells = [_decibels(effect["snr_db"] or 0.0), f"{effect['agreement']:.2f}"]
+    return cells if effect["miou"] is None else [*cells, f"{effect['miou']:.2f}"]
+
+
+def _decibels(value: float) -> str:
+    return "inf" if math.isinf(value) else f"{value:.1f}"

@@ -1,0 +1,290 @@
+"""Which layers quantization harms: the effect of quantizing each alone, and of sparing each alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.calibration.bootstrap import class_counts
+from edgeseg.calibration.measure import Feed
+from edgeseg.errors import CalibrationError
+from edgeseg.labels import ClassMapping
+from edgeseg.machine import usable_processors
+from edgeseg.metrics import ConfusionMatrix
+
+__all__ = [
+    "Effect",
+    "LayerEffect",
+    "MixtureScore",
+    "SearchFrame",
+    "Sensitivity",
+    "Truth",
+    "measure_sensitivity",
+    "sensitivity_runs",
+]
+
+Run = Callable[[Feed, Collection[str]], NDArray[np.float32]]
+"""Logits (1, C, h, w) of a frame with the named layers in INT8."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What labels mean.
+
+    Attributes:
+        classes: number of labelled classes.
+        ignore_index: label value that does not count.
+        mapping: from the network's classes to them, where they differ.
+    """
+
+    classes: int
+    ignore_index: int | None
+    mapping: ClassMapping | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SearchFrame:
+    """A frame to search on.
+
+    Attributes:
+        feed: its array by name of the graph's input.
+        labels: (h, w) uint8 at the size of the logits, or None.
+    """
+
+    feed: Feed
+    labels: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a mixture of INT8 and float layers gives, against the float network on the same frames.
+
+    Attributes:
+        noise: mean square of the difference of the logits over the mean square of the float ones.
+        agreement: share of the pixels with the same class, 0..100, at the size of the logits.
+        miou: mean IoU against labels, 0..100, at the size of the logits; None without labels.
+    """
+
+    noise: float
+    agreement: float
+    miou: float | None
+
+    @property
+    def snr(self) -> float:
+        """Signal-to-noise ratio of the logits in dB; infinite without noise."""
+        return math.inf if self.noise == 0 else -10 * math.log10(self.noise)
+
+    def drop(self, reference: Effect) -> float:
+        """Points lost: of mean IoU where the frames have labels, else of agreement."""
+        if self.miou is not None and reference.miou is not None:
+            return reference.miou - self.miou
+        return reference.agreement - self.agreement
+
+
+@dataclass(frozen=True)
+class LayerEffect:
+    """One layer.
+
+    Attributes:
+        name: of the layer.
+        alone: it alone is quantized.
+        spared: all others are quantized; None where that was not measured.
+    """
+
+    name: str
+    alone: Effect
+    spared: Effect | None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All layers.
+
+    Attributes:
+        float_network: the float network itself.
+        int8_network: everything quantized.
+        layers: in the order of the graph.
+        frames: number of frames measured on.
+    """
+
+    float_network: Effect
+    int8_network: Effect
+    layers: tuple[LayerEffect, ...]
+    frames: int
+
+
+@dataclass
+class _Sums:
+    """What one mixture adds up over frames."""
+
+    noise: float = 0.0
+    signal: float = 0.0
+    equal: int = 0
+    pixels: int = 0
+    counts: NDArray[np.int64] | None = None
+
+
+def measure_sensitivity(
+    run: Run,
+    layers: Sequence[str],
+    frames: Iterable[SearchFrame],
+    truth: Truth | None = None,
+    progress: Callable[[int], None] = lambda units: None,
+    *,
+    spare: bool = True,
+) -> Sensitivity:
+    """Quantize each layer alone, and spare each alone.
+
+    Args:
+        run: the network with switches; called from several threads.
+        layers: names of the layers with a switch.
+        frames: all with labels or all without.
+        truth: what the labels mean.
+        progress: called with 1 after every run of the network, see `sensitivity_runs`.
+        spare: also measure what sparing each alone gives, which takes as long again.
+
+    Raises:
+        CalibrationError: without frames.
+    """
+    everything = frozenset(layers)
+    mixtures = [frozenset(), everything]
+    mixtures += [frozenset({name}) for name in layers]
+    if spare:
+        mixtures += [everything - {name} for name in layers]
+    kept = list(frames)
+    effects = _effects(run, mixtures, kept, truth, progress)
+    count = len(layers)
+    alone = effects[2 : 2 + count]
+    spared: Sequence[Effect | None] = effects[2 + count :] if spare else [None] * count
+    found = tuple(LayerEffect(*each) for each in zip(layers, alone, spared, strict=True))
+    return Sensitivity(effects[0], effects[1], found, len(kept))
+
+
+def sensitivity_runs(layers: int, frames: int, *, spare: bool = True) -> int:
+    """How often `measure_sensitivity` runs the network."""
+    return frames * (2 + layers * (2 if spare else 1))
+
+
+class MixtureScore:
+    """What mixtures of INT8 and float layers lose on the same frames.
+
+    Args:
+        run: the network with switches; called from several threads.
+        layers: names of the layers with a switch.
+        frames: all with labels or all without.
+        truth: what the labels mean.
+
+    Raises:
+        CalibrationError: without frames.
+    """
+
+    def __init__(self, run: Run, layers: Sequence[str], frames: Sequence[SearchFrame], truth: Truth | None) -> None:
+        if not frames:
+            raise CalibrationError("no frames were given to measure layers on; give at least one")
+        self._run, self._frames, self._truth = run, frames, truth
+        self._layers = frozenset(layers)
+        self._float_maps: list[NDArray[np.uint8]] = []
+        self._float_maps = self._maps(frozenset())
+
+    def drop(self, kept: Collection[str]) -> float:
+        """Points lost with the named layers in float and all others in INT8: of mean IoU with labels, else of
+        agreement, at the size of the logits."""
+        maps = self._maps(self._layers - frozenset(kept))
+        if self._truth is None:
+            equal = sum(int(np.count_nonzero(a == b)) for a, b in zip(self._float_maps, maps, strict=True))
+            return 100.0 - 100.0 * equal / sum(each.size for each in maps)
+        return self._miou(self._float_maps) - self._miou(maps)
+
+    def _maps(self, quantized: frozenset[str]) -> list[NDArray[np.uint8]]:
+        with ThreadPoolExecutor(usable_processors(), "search") as pool:
+            return list(pool.map(lambda frame: _class_map(self._run(frame.feed, quantized)), self._frames))
+
+    def _miou(self, maps: Sequence[NDArray[np.uint8]]) -> float:
+        assert self._truth is not None
+        total = None
+        for frame, class_map in zip(self._frames, maps, strict=True):
+            counts = _counts(class_map, frame.labels, self._truth)
+            total = counts if total is None else total + counts
+        return _mean_iou(total)
+
+
+def _effects(
+    run: Run,
+    mixtures: Sequence[frozenset[str]],
+    frames: Sequence[SearchFrame],
+    truth: Truth | None,
+    progress: Callable[[int], None],
+) -> list[Effect]:
+    """One effect a mixture; the first mixture is the reference."""
+    if not frames:
+        raise CalibrationError("no frames were given to measure layers on; give at least one")
+    sums = [_Sums() for _ in mixtures]
+
+    def measure(frame: SearchFrame) -> list[_Sums]:
+        reference = run(frame.feed, mixtures[0])
+        found = []
+        for mixture in mixtures:
+            logits = reference if mixture is mixtures[0] else run(frame.feed, mixture)
+            found.append(_compared(reference, logits, frame.labels, truth))
+            progress(1)
+        return found
+
+    # A frame a thread: threads inside one run would wait for each other at every layer.
+    with ThreadPoolExecutor(usable_processors(), "sensitivity") as pool:
+        for parts in pool.map(measure, frames):
+            for total, part in zip(sums, parts, strict=True):
+                total.noise += part.noise
+                total.signal += part.signal
+                total.equal += part.equal
+                total.pixels += part.pixels
+                if part.counts is not None:
+                    total.counts = part.counts if total.counts is None else total.counts + part.counts
+    return [_effect(total) for total in sums]
+
+
+def _compared(
+    reference: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    labels: NDArray[np.uint8] | None,
+    truth: Truth | None,
+) -> _Sums:
+    difference = (logits - reference).astype(np.float64).reshape(-1)
+    before, after = _class_map(reference), _class_map(logits)
+    sums = _Sums(
+        float(difference @ difference),
+        float(np.square(reference.astype(np.float64)).sum()),
+        int(np.count_nonzero(before == after)),
+        before.size,
+    )
+    if truth is not None:
+        sums.counts = _counts(after, labels, truth)
+    return sums
+
+
+def _class_map(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    class_map: NDArray[np.uint8] = logits[0].argmax(axis=0).astype(np.uint8)
+    return class_map
+
+
+def _counts(class_map: NDArray[np.uint8], labels: NDArray[np.uint8] | None, truth: Truth) -> NDArray[np.int64]:
+    assert labels is not None  # all frames have labels where there is a truth
+    matrix = ConfusionMatrix(truth.classes)
+    matrix.add(labels, class_map if truth.mapping is None else truth.mapping(class_map), truth.ignore_index)
+    return class_counts(matrix.matrix, truth.ignore_index)
+
+
+def _mean_iou(counts: NDArray[np.int64] | None) -> float:
+    if counts is None or not counts[1].any():
+        return math.nan
+    hits, union = counts.astype(np.float64)
+    return 100 * float((hits[union > 0] / union[union > 0]).mean())
+
+
+def _effect(sums: _Sums) -> Effect:
+    miou = None if sums.counts is None else _mean_iou(sums.counts)
+    return Effect(sums.noise / max(sums.signal, 1e-30), 100.0 * sums.equal / sums.pixels, miou)
