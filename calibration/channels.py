@@ -38,7 +38,7 @@ def measure_channels(
     feeds: Iterable[Feed],
     progress: Callable[[int], None] = lambda units: None,
 ) -> dict[str, ChannelStatistics]:
-    """Statistics by channel of tensors (1, C, H, W) of a float network; what is summed up is summed up in the graph.
+    """Statistics by channel of tensors (1, C, ...) of a float network; what is summed up is summed up in the graph.
 
     Args:
         model: the float graph.
@@ -57,11 +57,11 @@ def measure_channels(
         watched.graph.node.extend(
             [
                 helper.make_node("Abs", [tensor], [absolute]),
-                # Opset 13 to 17: the axes are an attribute of all reductions but ReduceSum.
-                helper.make_node("ReduceMax", [absolute], [largest], axes=[0, 2, 3], keepdims=0),
+                # Global pooling reduces over all places, of any rank, alike in every opset; reductions do not.
+                helper.make_node("GlobalMaxPool", [absolute], [largest]),
                 helper.make_node("Mul", [tensor, tensor], [square]),
-                helper.make_node("ReduceMean", [square], [energy], axes=[0, 2, 3], keepdims=0),
-                helper.make_node("ReduceMean", [tensor], [mean], axes=[0, 2, 3], keepdims=0),
+                helper.make_node("GlobalAveragePool", [square], [energy]),
+                helper.make_node("GlobalAveragePool", [tensor], [mean]),
             ]
         )
         watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (largest, energy, mean))
@@ -71,7 +71,7 @@ def measure_channels(
     count = 0
     for feed in feeds:
         for name, values in forward(feed, f"number {count + 1}").items():
-            sums[name] = sums.get(name, 0.0) + values.astype(np.float64)
+            sums[name] = sums.get(name, 0.0) + values.reshape(-1).astype(np.float64)
         count += 1
         progress(1)
     if not count:

@@ -20,6 +20,18 @@ __all__ = ["Findings", "keep", "stored"]
 
 _log = logging.getLogger(__name__)
 
+_UNREADABLE = (
+    OSError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ValueError,
+    ArithmeticError,
+    RecursionError,
+    CalibrationError,
+)
+"""Whatever a file that somebody else wrote, or half of one, can lead to."""
+
 Array = NDArray[np.float64]
 
 
@@ -47,7 +59,7 @@ def keep(path: Path, findings: Findings) -> None:
     }
     try:
         write_atomically(path, json.dumps(content, allow_nan=False).encode())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _log.warning("the calibration could not be kept in %s: %s", path.parent, error)
 
 
@@ -56,17 +68,28 @@ def stored(path: Path, key: str) -> Findings | None:
     try:
         content = json.loads(path.read_text("utf-8"))
         table = CalibrationTable.from_json(json.dumps(content["table"]))
-        findings = Findings(table, _arrays(content["factors"]), _arrays(content["shifts"]))
+        findings = Findings(table, _arrays(content["factors"], positive=True), _arrays(content["shifts"]))
     except FileNotFoundError:
         return None
-    except (OSError, TypeError, KeyError, AttributeError, ValueError, CalibrationError) as error:
+    except (
+        OSError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+        CalibrationError,
+    ) as error:
         _log.warning("the stored calibration %s cannot be used and is measured again: %s", path, error)
         return None
     return findings if table.key == key else None
 
 
-def _arrays(content: Mapping[str, Any]) -> dict[str, Array]:
+def _arrays(content: Mapping[str, Any], *, positive: bool = False) -> dict[str, Array]:
     arrays = {str(name): np.array(values, np.float64) for name, values in content.items()}
-    if not all(values.ndim == 1 and np.isfinite(values).all() for values in arrays.values()):
+    for values in arrays.values():
+        if values.ndim == 1 and np.isfinite(values).all() and not (positive and (values <= 0).any()):
+            continue
         raise CalibrationError("it holds numbers that no calibration gives")
     return arrays

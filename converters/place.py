@@ -191,8 +191,9 @@ def correct_biases(model: onnx.ModelProto, shifts: Mapping[str, NDArray[np.float
         shift = shifts.get(node.name)
         if shift is None:
             continue
-        present = index.constant(node.input[2]) if len(node.input) > 2 else None
-        if present is None and len(node.input) > 2:
+        biased = len(node.input) > 2 and bool(node.input[2])
+        present = index.constant(node.input[2]) if biased else None
+        if biased and present is None:
             continue  # computed at run time
         name = index.fresh(f"{node.name}_corrected_bias")
         set_constant(corrected, name, (shift if present is None else present + shift).astype(np.float32))

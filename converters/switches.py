@@ -77,7 +77,11 @@ def _switched(
 ) -> onnx.ModelProto:
     switched = copy_model(model)
     index, other = GraphIndex(model), GraphIndex(corrected)
-    biases = {node.name: other.constant(node.input[2]) for node in corrected.graph.node if len(node.input) > 2}
+    biases = {
+        node.name: other.constant(node.input[2])
+        for node in corrected.graph.node
+        if len(node.input) > 2 and node.input[2]
+    }
     graph = switched.graph
     graph.input.append(helper.make_tensor_value_info(_SWITCHES, TensorProto.BOOL, [len(layers)]))
     levels = {"switch_lowest": -LEVELS - 1, "switch_highest": LEVELS}
@@ -93,7 +97,7 @@ def _switched(
         assert weight is not None  # or it could not be quantized
         constants = {"number": np.array(number), "step": np.array(ranges[node.input[0]] / LEVELS, np.float32)}
         constants["weight"] = rounded_weight(weight)
-        bias = biases.get(node.name) if len(node.input) > 2 or node.name in biases else None
+        bias = biases.get(node.name)
         if bias is not None:
             constants["bias"] = bias
         graph.initializer.extend(numpy_helper.from_array(v, f"switch_{number}_{n}") for n, v in constants.items())

@@ -100,7 +100,7 @@ class Trials:
         return {
             layer.name: LayerError(
                 float(sums[f"trial_noise_{i}"]) / max(float(sums[f"trial_signal_{i}"]), 1e-30),
-                sums[f"trial_shift_{i}"] / count,
+                sums[f"trial_shift_{i}"].reshape(-1) / count,
             )
             for i, layer in enumerate(self._layers)
         }
@@ -141,7 +141,7 @@ def _twin(layer: onnx.NodeProto, tensor: str, weight: str, number: int) -> list[
         helper.make_node("Mul", [original, original], [energy]),
         helper.make_node("ReduceMean", [square], [f"trial_noise_{number}"], keepdims=0),
         helper.make_node("ReduceMean", [energy], [f"trial_signal_{number}"], keepdims=0),
-        helper.make_node("ReduceMean", [error], [f"trial_shift_{number}"], axes=[0, 2, 3], keepdims=0),
+        helper.make_node("GlobalAveragePool", [error], [f"trial_shift_{number}"]),
     ]
 
 

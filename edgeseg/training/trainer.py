@@ -130,10 +130,6 @@ class _Run:
         self.network = network.train().to(processes.device)
         objective = build_objective(self.network, recipe, samples).to(processes.device).train()
         self.objective: Objective = objective
-        # Convolutions of mixed precision read channels last; given otherwise, every one of them reorders its maps.
-        mixed = recipe.precision != "float32"
-        self.layout = torch.channels_last if mixed else torch.contiguous_format
-        objective.to(memory_format=self.layout)  # type: ignore[call-overload]
         synchronise_batch_norm(objective, processes)
         self.parallel: nn.Module = objective
         if processes.count > 1:
@@ -182,8 +178,8 @@ class _Run:
         device, recipe = self.processes.device, self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
-        low, labels = batch.low.to(device, memory_format=self.layout), batch.labels.to(device)
-        high = None if batch.high is None else batch.high.to(device, memory_format=self.layout)
+        low, labels = batch.low.to(device), batch.labels.to(device)
+        high = None if batch.high is None else batch.high.to(device)
         kind = _TYPES.get(recipe.precision)
         with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
             parts = self.parallel(low, high, labels)

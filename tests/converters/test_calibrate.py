@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from support.frames import frame_folder
-from support.graphs import random_frame, run_graph, toy_network
+from support.graphs import GraphBuilder, random_frame, run_graph, toy_network
 
 from edgeseg.calibration.frames import FrameSource, frames_from
 from edgeseg.calibration.measure import measure_ranges
@@ -24,6 +24,7 @@ from edgeseg.converters.graph import GraphIndex, copy_model
 from edgeseg.converters.options import ConvertOptions
 from edgeseg.converters.place import place_qdq, plan_placement
 from edgeseg.converters.prepare import Prepared, prepare
+from edgeseg.converters.switches import SwitchedNetwork
 from edgeseg.errors import CalibrationError, UsageError
 from edgeseg.frame import fit_frame
 
@@ -273,3 +274,30 @@ class TestRefusals:
         assert all(np.isfinite(shift).all() for shift in found.shifts.values())
         assert all(amax > 0 for amax in found.table.ranges.values())
         assert noise_ratio(dead, found) > 10
+
+
+@pytest.mark.parametrize("opset", [13, 17, 20])
+def test_opsets_and_a_convolution_over_channels(opset: int, tmp_path: Path, cache_dir: Path) -> None:
+    """Efficient channel attention convolves (1, 1, C): a convolution of rank 3 among others of rank 4."""
+    builder = GraphBuilder()
+    x = builder.conv("image", 3, 8, name="first")
+    pooled = builder.add("GlobalAveragePool", x)
+    line = builder.add("Reshape", pooled, builder.constant(np.array([1, 1, 8], np.int64)))
+    kernel = builder.constant(np.float32([[[0.2, 0.5, 0.3]]]))
+    line = builder.add("Conv", line, kernel, "", name="over_channels", kernel_shape=[3], pads=[1, 1])
+    gate = builder.add("Sigmoid", builder.add("Reshape", line, builder.constant(np.array([1, 8, 1, 1], np.int64))))
+    x = builder.conv(builder.add("Mul", x, gate), 8, 4, name="last")
+    path = tmp_path / "attention.onnx"
+    onnx.save(builder.model(x, opset=opset), path)
+    prepared = prepare(path, UNIT)
+    placement = plan_placement(prepared.model)
+    frames = frames_from(frame_folder(tmp_path / "frames", 3))
+    found = calibrate(prepared, placement, frames, CalibrationRecipe(), lambda units: None)
+    assert set(found.shifts) == {"first", "over_channels", "last"}
+    quantized = place_qdq(found.model, placement, found.table.ranges, found.shifts)
+    corrected = next(node for node in quantized.graph.node if node.name == "over_channels")
+    assert corrected.input[2]  # the bias that it did not have
+    network = SwitchedNetwork(found.model, placement, found.table.ranges, found.shifts)
+    feed = {prepared.input.tensor: random_frame(64, 64)[None]}
+    logits = network.run(feed, network.layers)
+    np.testing.assert_allclose(logits, run_graph(quantized, **feed)[0], atol=0.05 * np.abs(logits).max())
