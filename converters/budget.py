@@ -104,7 +104,8 @@ def _ranked(sensitivity: Sensitivity, costs: Mapping[str, float], max_float_shar
     )
     allowed = max_float_share * sum(costs[layer.name] for layer in sensitivity.layers)
     ranked: list[FloatLayer] = []
-    for layer in order:
+    # One layer is left to INT8 at least: a network without any is not what was asked for.
+    for layer in order[: len(sensitivity.layers) - 1]:
         if costs[layer.name] <= allowed:
             allowed -= costs[layer.name]
             ranked.append(FloatLayer(layer.name, layer.alone.snr, costs[layer.name]))

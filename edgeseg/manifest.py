@@ -314,6 +314,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if kind in (int, str) and isinstance(value, kind) and not isinstance(value, bool):
         return value
+    if kind is bool and isinstance(value, bool):
+        return value
     raise BundleError(f"{where} must be {typing.cast(Any, kind)}, but is {value!r}; convert the network again")
 
 
