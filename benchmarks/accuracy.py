@@ -1,8 +1,9 @@
-"""Which range chooser keeps most accuracy: INT8 against float on published networks, the four methods side by side.
+"""What keeps accuracy in INT8: each technique alone and all together, INT8 against float on published networks.
 
     python benchmarks/accuracy.py [--network espnet] [--count 64]
 
-The histograms of a network are measured once and serve all methods; the scores are mean IoU on CamVid's val split.
+The scores are mean IoU on CamVid's val split. "mse", "percentile", "entropy" and "minmax" choose every range by the
+same rule and do nothing else; "auto" chooses by the error at the layers' outputs.
 """
 
 from __future__ import annotations
@@ -10,53 +11,67 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from networks import NETWORKS, BenchmarkNetwork, add_shared_argument, options_for
 
-from edgeseg.calibration.measure import measure_ranges
-from edgeseg.calibration.ranges import METHODS
+from edgeseg.calibration.ranges import AUTO, METHODS
+from edgeseg.converters.calibrate import CalibrationRecipe, calibrate
 from edgeseg.converters.network import network_on_cpu
 from edgeseg.converters.place import place_qdq, plan_placement
 from edgeseg.converters.prepare import prepare
 from edgeseg.converters.split import split_frames
 from edgeseg.converters.verify import verify
-from edgeseg.frame import fit_frame
 from edgeseg.labels import load_mapping
 
+PLAIN = {"equalize": False, "correct_bias": False}
 
-def measure(name: str, network: BenchmarkNetwork, shared: Path, count: int, folder: Path) -> None:
-    """Print one line a method."""
+RECIPES = {
+    **{method: CalibrationRecipe(method, **PLAIN) for method in (*METHODS, AUTO)},
+    "mse, equalized": CalibrationRecipe("mse", equalize=True, correct_bias=False),
+    "mse, bias": CalibrationRecipe("mse", equalize=False, correct_bias=True),
+    "auto, equalized": CalibrationRecipe(AUTO, equalize=True, correct_bias=False),
+    "auto, both": CalibrationRecipe(AUTO),
+}
+
+
+def measure(
+    name: str, network: BenchmarkNetwork, shared: Path, count: int, folder: Path, recipes: Collection[str]
+) -> None:
+    """Print one line a recipe."""
     options = options_for(network, shared, folder, count)
     prepared = prepare(shared / "models" / network.file, options)
     placement = plan_placement(prepared.model)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     truth = (mapping.target if mapping else prepared.labels).classes()
     split = split_frames(str(shared / "data" / "camvid" / "train" / "images"), options, truth)
-    spec = prepared.input
-    feeds = ({spec.tensor: fit_frame(f.image, spec.height, spec.width)} for f in split.calibration)
-    histograms = measure_ranges(prepared.model, placement.tensors, feeds)
     seen = frozenset(frame.digest for frame in split.calibration)
     with network_on_cpu(prepared, prepared.model, prepared.output) as float_network:
         known = {f.digest: float_network(f.image) for f, _ in split.scored(seen)}
-        for method, choose in METHODS.items():
-            quantized = place_qdq(prepared.model, placement, {t: choose(h) for t, h in histograms.items()})
-            replay = partial(next, iter(known.values()))
-            with network_on_cpu(prepared, quantized, prepared.output) as int8_network:
-                found = verify(lambda _, r=replay: r(), int8_network, split.scored(seen), prepared.labels, mapping)
-            scores = found.scores
-            line = f"float {scores.float_score:6.2f}  int8 {scores.int8_score:6.2f}  drop {scores.drop:5.2f}"
-            print(f"{name:14} {method:10} {line}  agreement {found.agreement:6.2f}", flush=True)
+    for title in recipes:
+        recipe = RECIPES[title]
+        found = calibrate(prepared, placement, split.calibration, recipe, lambda units: None)
+        quantized = place_qdq(found.model, placement, found.table.ranges, found.shifts)
+        replay = partial(next, iter(known.values()))
+        with network_on_cpu(prepared, quantized, prepared.output) as int8_network:
+            result = verify(lambda _, r=replay: r(), int8_network, split.scored(seen), prepared.labels, mapping)
+        scores = result.scores
+        line = f"float {scores.float_score:6.2f}  int8 {scores.int8_score:6.2f}  drop {scores.drop:5.2f}"
+        low, high = scores.drop_interval or (0.0, 0.0)
+        spread = f"({low:5.2f} to {high:5.2f})"
+        print(f"{name:14} {title:16} {line} {spread}  agreement {result.agreement:6.2f}", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_shared_argument(parser)
+    parser.add_argument("--recipe", action="append", choices=RECIPES, help="default: all; may be repeated")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.network or NETWORKS:
-            measure(name, NETWORKS[name], arguments.shared, arguments.count, Path(folder))
+            measure(name, NETWORKS[name], arguments.shared, arguments.count, Path(folder), arguments.recipe or RECIPES)
     return 0
 
 

@@ -1,0 +1,87 @@
+"""`edgeseg sensitivity`: a network and a bundle, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from support.colours import Run
+from support.frames import frame_folder, label_folder
+from support.graphs import toy_network
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.onnx"
+    onnx.save(toy_network(), path)
+    return path
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    return frame_folder(tmp_path / "frames", 6)
+
+
+def test_json_of_a_network(edgeseg: Run, network: Path, frames: Path, tmp_path: Path) -> None:
+    labels = label_folder(tmp_path / "labels", 6, 3)
+    given = ("--frames", frames, "--preset", "unit", "--count", 2, "--labels", labels, "-q", "--json")
+    code, out, err = edgeseg("sensitivity", network, *given)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert len(found["frames"]) == 2
+    assert found["float"] == {"snr_db": None, "agreement": 100.0, "miou": found["float"]["miou"]}
+    layers = {row["layer"]: row for row in found["layers"]}
+    assert len(layers) == 7
+    assert sum(row["mac_share"] for row in layers.values()) == pytest.approx(1)
+    whole = found["int8"]["snr_db"]
+    for row in layers.values():
+        assert row["alone"]["snr_db"] > whole
+        assert row["spared"]["snr_db"] > whole - 3
+        assert 0 <= row["alone"]["miou"] <= 100
+    order = [row["alone"]["snr_db"] for row in found["layers"]]
+    assert order == sorted(order)
+
+
+def test_a_bundle_as_text(edgeseg: Run, network: Path, frames: Path) -> None:
+    assert edgeseg("convert", network, "--frames", frames, "--preset", "unit", "-q")[0] == 0
+    bundle = network.with_suffix(".edgeseg")
+    code, out, err = edgeseg("sensitivity", bundle, "--frames", frames, "--count", 2, "-q", "--sort", "graph")
+    assert (code, err) == (0, "")
+    head, *rows, last = out.splitlines()
+    assert head.split()[:2] == ["layer", "MACs"]
+    assert [row.split()[0] for row in rows] == [n.name for n in onnx.load(network).graph.node if n.op_type == "Conv"]
+    assert last.startswith("all in INT8: ")
+    assert last.endswith("agreement, on 2 frames at the size of the logits")
+
+
+def test_layers_that_a_bundle_has_in_float_have_no_switch(edgeseg: Run, network: Path, frames: Path) -> None:
+    given = ("--frames", frames, "--preset", "unit", "-q")
+    assert edgeseg("convert", network, *given, "--keep-float", "depthwise")[0] == 0
+    code, out, _ = edgeseg("sensitivity", network.with_suffix(".edgeseg"), "--frames", frames, "-q", "--json")
+    assert code == 0
+    assert "depthwise" not in {row["layer"] for row in json.loads(out)["layers"]}
+    assert len(json.loads(out)["layers"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--map", "cityscapes:camvid"), "give the labels with --labels DIR"),
+        (("--count", 0), "at least 1"),
+        ((), "--preset"),
+    ],
+)
+def test_wrong_usage(edgeseg: Run, network: Path, frames: Path, given: tuple[object, ...], message: str) -> None:
+    code, out, err = edgeseg("sensitivity", network, "--frames", frames, *given)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_bundle_that_gives_class_maps(edgeseg: Run, network: Path, frames: Path) -> None:
+    given = ("--frames", frames, "--preset", "unit", "-q")
+    assert edgeseg("convert", network, *given, "--output", "class-map")[0] == 0
+    code, _, err = edgeseg("sensitivity", network.with_suffix(".edgeseg"), "--frames", frames)
+    assert code == 1
+    assert "convert it with --output logits" in err
