@@ -17,7 +17,6 @@ import onnx
 
 from edgeseg.bundle import MODEL, check_place, write_bundle
 from edgeseg.calibration.cache import write_cache
-from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import AUTO, METHODS
@@ -94,17 +93,13 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
     budget: Budget | None = None
     if options.budget is not None:
-        frames_to_search = search_set(prepared, split, options, mapping, frozenset(calibrated.table.frames))
-        mixture = find_mixture(prepared, placement, calibrated, frames_to_search, options, steps)
+        searched = search_set(prepared, split, options, mapping, frozenset(calibrated.table.frames))
+        mixture = find_mixture(prepared, placement, calibrated, searched, options, steps)
         placement, budget = plan_placement(prepared.model, {**kept, **mixture.reasons}), mixture.budget
     with steps("quantize"):
         quantized, output = _quantize(prepared, placement, calibrated, options)
         require_clean(quantized)
-    with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
-        searched = frozenset(budget.frame_digests) if budget else frozenset()
-        frames_scored = split.scored(frozenset(calibrated.table.frames), searched)
-        scored = frames_scored if split.scoring is not None else None
-        verification = _verify(prepared, quantized, output, scored, mapping, advance)
+    verification = _verify(prepared, quantized, output, split, calibrated, budget, mapping, steps)
     remarks = (*_remarks(verification, calibrated), *_remarks_on_budget(budget, placement))
     with steps("write"):
         files = bundle_files(quantized, calibrated.table)
@@ -112,14 +107,8 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
             recipe.method, calibrated.names, calibrated.table.frames, placement.layers, recipe.techniques, budget
         )
         manifest = _manifest(prepared, output, found, verification, files)
-        content = ReportContent(
-            manifest,
-            verification.worst if verification else (),
-            calibrated.table,
-            steps.seconds,
-            peak_rss_mb(),
-            remarks,
-        )
+        worst = verification.worst if verification else ()
+        content = ReportContent(manifest, worst, calibrated.table, steps.seconds, peak_rss_mb(), remarks)
         files["report.html"], files["report.json"] = report_html(content).encode(), report_json(content).encode()
         bundle = write_bundle(folder, manifest, files, force=options.force)
     return ConvertResult(bundle, len(calibrated.names), calibrated.reused, steps.seconds, peak_rss_mb(), remarks)
@@ -160,17 +149,22 @@ def _verify(
     prepared: Prepared,
     quantized: onnx.ModelProto,
     output: OutputSpec,
-    scored: Iterator[tuple[Frame, LabelledFrame | None]] | None,
+    split: FrameSplit,
+    calibrated: Calibrated,
+    budget: Budget | None,
     mapping: ClassMapping | None,
-    advance: Advance,
+    steps: Steps,
 ) -> Verification | None:
-    if scored is None:
-        return None
-    with (
-        network_on_cpu(prepared, prepared.model, prepared.output) as float_network,
-        network_on_cpu(prepared, quantized, output) as int8_network,
-    ):
-        return verify(float_network, int8_network, scored, prepared.labels, mapping, advance)
+    searched = frozenset(budget.frame_digests) if budget else frozenset()
+    scored = split.scored(frozenset(calibrated.table.frames), searched)
+    with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
+        if split.scoring is None:
+            return None
+        with (
+            network_on_cpu(prepared, prepared.model, prepared.output) as float_network,
+            network_on_cpu(prepared, quantized, output) as int8_network,
+        ):
+            return verify(float_network, int8_network, scored, prepared.labels, mapping, advance)
 
 
 def _remarks(verification: Verification | None, calibrated: Calibrated) -> tuple[str, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from edgeseg.errors import BundleError
+from edgeseg.json_values import read_value
 from edgeseg.labels import LabelSet
 
 __all__ = [
@@ -285,53 +284,6 @@ class Manifest:
                 f"the bundle has schema version {data['schema_version']}, but this edgeseg reads up to "
                 f"{SCHEMA_VERSION}; upgrade with: pip install --upgrade edgeseg"
             )
-        manifest = _read(cls, data, "manifest")
+        manifest = read_value(cls, data, "manifest")
         assert isinstance(manifest, cls)
         return manifest
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """Turn plain JSON into a value of type `kind`, checking every field; `where` names it in messages."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise BundleError(f"{where} must be one of {', '.join(map(str, arguments))}, but is {value!r}")
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _read(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple and isinstance(value, list):
-        if arguments[-1] is Ellipsis:
-            return tuple(_read(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        if len(value) == len(arguments):
-            return tuple(_read(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _read(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, str) and isinstance(value, kind) and not isinstance(value, bool):
-        return value
-    if kind is bool and isinstance(value, bool):
-        return value
-    raise BundleError(f"{where} must be {typing.cast(Any, kind)}, but is {value!r}; convert the network again")
-
-
-def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise BundleError(f"{where} must be an object, but is {value!r}; convert the network again")
-    hints = get_type_hints(kind)
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise BundleError(f"{where} has unknown fields {', '.join(unknown)}; convert the network again")
-    required = {n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING}
-    missing = sorted(required - set(value))
-    if missing:
-        raise BundleError(f"{where} lacks {', '.join(missing)}; convert the network again")
-    try:
-        return kind(**{name: _read(hints[name], v, f"{where}.{name}") for name, v in value.items()})
-    except (OverflowError, TypeError, ValueError) as error:
-        raise BundleError(f"{where} is not valid ({error}); convert the network again") from error
