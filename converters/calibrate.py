@@ -29,11 +29,14 @@ from edgeseg.manifest import InputSpec
 
 __all__ = ["SMALLEST_SHARE", "Calibrated", "CalibrationRecipe", "calibrate", "calibration_units", "check_frame_size"]
 
-CHANNEL_FRAMES = 16
+CHANNEL_FRAMES = 8
 """Frames on which channels are measured; each channel's largest magnitude is averaged over them."""
 
-TRIAL_FRAMES = 4
-"""Frames on which ranges are tried; one has some ten thousand outputs of every channel."""
+TRIAL_FRAMES = 2
+"""Frames on which every candidate for a range is tried: one has some ten thousand outputs of every channel."""
+
+SHIFT_FRAMES = 4
+"""Frames over which the shift of each channel is averaged."""
 
 SMALLEST_SHARE = 4
 """A frame may be this many times smaller than the network's input, in each direction."""
@@ -129,7 +132,7 @@ def calibrate(
     histograms = measure_ranges(
         model, placement.tensors, _feeds(prepared, frames), progress=progress, frame_names=names
     )
-    entries, shifts = _choose(model, placement, histograms, recipe, _feeds(prepared, frames.select(TRIAL_FRAMES)))
+    entries, shifts = _choose(model, placement, histograms, recipe, _feeds(prepared, frames.select(SHIFT_FRAMES)))
     table = CalibrationTable(key, recipe.method, digests, entries)
     keep(store, Findings(table, factors, shifts))
     return Calibrated(model, table, shifts, names, reused=False)
@@ -151,7 +154,7 @@ def _choose(
             name: {tensor: choose(histogram) for tensor, histogram in histograms.items()}
             for name, choose in CANDIDATES.items()
         }
-        best = best_by_output(trials, candidates, frames)
+        best = best_by_output(trials, candidates, frames[:: SHIFT_FRAMES // TRIAL_FRAMES])
         entries = {t: Entry.of(h, candidates[best[t]][t], best[t]) for t, h in histograms.items()}
     else:
         entries = choose_ranges(histograms, recipe.method)

@@ -50,7 +50,7 @@ def test_a_checkpoint_and_then_its_bundle(edgeseg: Run, checkpoint: Path, data: 
     assert isinstance(found["int8_before"], float)
     assert Path(found["report"]).is_file()
     assert set(found["seconds_by_step"]) >= {"calibrate", "fine-tune", "verify"}
-    assert Bundle.open(place).manifest.quantization.method == "mse+qat"
+    assert Bundle.open(place).manifest.quantization.method == "auto+qat"
 
     code, _, err = edgeseg(*train, "--qat", checkpoint)
     assert code == 1

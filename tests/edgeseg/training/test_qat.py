@@ -86,7 +86,7 @@ class TestFineTune:
         for node in model.graph.node:
             if node.op_type == "QuantizeLinear" and (weight := index.constant(node.input[0])) is not None:
                 np.testing.assert_array_equal(index.constant(node.input[1]), weight_scales(weight))
-        assert network.table.method == "mse+qat"
+        assert network.table.method == "auto+qat"
         assert network.table.key != start.table.key
         learned = [127 * scale for scale in scales_of(network)]
         assert list(network.table.ranges.values()) == pytest.approx(learned)
@@ -175,13 +175,13 @@ class TestTune:
         opened = Bundle.open(result.bundle.path)
         manifest = opened.manifest
         assert manifest == result.bundle.manifest
-        assert manifest.quantization.method == "mse+qat"
+        assert manifest.quantization.method == "auto+qat"
         assert manifest.quantization.frame_names
         assert "torch" in manifest.tools
         assert lint(onnx.load_from_string(opened.read_model())) == []
         _, ranges = read_cache((opened.path / "calibration.cache").read_bytes())
         assert ranges == pytest.approx(result.tuned.network.table.ranges)
-        assert "mse+qat" in (opened.path / "report.html").read_text()
+        assert "auto+qat" in (opened.path / "report.html").read_text()
 
     def test_a_checkpoint(self, made: tuple[Path, Path], tmp_path: Path) -> None:
         result = tune(made[1], options(made[0], tmp_path / "net.edgeseg"), CPU)
@@ -228,7 +228,7 @@ class TestTune:
 
     def test_bundles_that_cannot_be_tuned(self, bundle: Path, data: Path, tmp_path: Path) -> None:
         opened = Bundle.open(bundle)
-        quantization = replace(opened.manifest.quantization, method="mse+qat")
+        quantization = replace(opened.manifest.quantization, method="auto+qat")
         files = {name: (bundle / name).read_bytes() for name in opened.manifest.files}
         again = write_bundle(tmp_path / "again.edgeseg", replace(opened.manifest, quantization=quantization), files)
         with pytest.raises(UsageError, match="was fine-tuned already"):
