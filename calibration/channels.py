@@ -24,12 +24,10 @@ class ChannelStatistics:
     Attributes:
         largest: (channels,) float32, the largest magnitude; the mean of it over the frames.
         energy: (channels,) float32, the mean of the squares.
-        mean: (channels,) float32.
     """
 
     largest: NDArray[np.float32]
     energy: NDArray[np.float32]
-    mean: NDArray[np.float32]
 
 
 def measure_channels(
@@ -51,8 +49,10 @@ def measure_channels(
     """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    names = {tensor: tuple(f"channels_{kind}_{i}" for kind in "mse") for i, tensor in enumerate(tensors)}
-    for tensor, (largest, energy, mean) in names.items():
+    names = {
+        tensor: tuple(f"channels_{kind}_{i}" for kind in ("largest", "energy")) for i, tensor in enumerate(tensors)
+    }
+    for tensor, (largest, energy) in names.items():
         absolute, square = f"{largest}_abs", f"{energy}_square"
         watched.graph.node.extend(
             [
@@ -61,11 +61,10 @@ def measure_channels(
                 helper.make_node("GlobalMaxPool", [absolute], [largest]),
                 helper.make_node("Mul", [tensor, tensor], [square]),
                 helper.make_node("GlobalAveragePool", [square], [energy]),
-                helper.make_node("GlobalAveragePool", [tensor], [mean]),
             ]
         )
-        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (largest, energy, mean))
-    outputs = [name for three in names.values() for name in three]
+        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (largest, energy))
+    outputs = [name for pair in names.values() for name in pair]
     forward = Forward(watched, outputs, usable_processors())
     sums: dict[str, NDArray[np.float64]] = {}
     count = 0
@@ -77,4 +76,4 @@ def measure_channels(
     if not count:
         raise CalibrationError("no frames were given to calibrate on; give a folder, list or video with at least one")
     means = {name: (total / count).astype(np.float32) for name, total in sums.items()}
-    return {tensor: ChannelStatistics(*(means[name] for name in three)) for tensor, three in names.items()}
+    return {tensor: ChannelStatistics(*(means[name] for name in pair)) for tensor, pair in names.items()}

@@ -79,12 +79,6 @@ class Effect:
         """Signal-to-noise ratio of the logits in dB; infinite without noise."""
         return math.inf if self.noise == 0 else -10 * math.log10(self.noise)
 
-    def drop(self, reference: Effect) -> float:
-        """Points lost: of mean IoU where the frames have labels, else of agreement."""
-        if self.miou is not None and reference.miou is not None:
-            return reference.miou - self.miou
-        return reference.agreement - self.agreement
-
 
 @dataclass(frozen=True)
 class LayerEffect:

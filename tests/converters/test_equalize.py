@@ -247,7 +247,7 @@ class TestFactors:
 
     def test_weights_of_one_scale_hold_back(self) -> None:
         # What the small channel gains in its activations, the large one's weights lose.
-        seen = ChannelStatistics(*(np.array(v, np.float32) for v in ([1, 100], [1, 10000], [1, 100])))
+        seen = ChannelStatistics(*(np.array(v, np.float32) for v in ([1, 100], [1, 10000])))
         found = channel_factors(dense_network([1.0, 1.0]), {"relu_out": seen})["relu_out"]
         assert found[1] == 1
         assert found[0] == pytest.approx(0.1)

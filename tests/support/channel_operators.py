@@ -232,4 +232,4 @@ def random_factors(ties: ChannelTies, tensors: list[str], seed: int) -> dict[str
 def statistics(largest: list[float]) -> ChannelStatistics:
     """Of channels that reach up to `largest` and are spread as a trained network's are."""
     amax = np.array(largest, np.float32)
-    return ChannelStatistics(amax, (amax / 4) ** 2, amax / 5)
+    return ChannelStatistics(amax, (amax / 4) ** 2)
