@@ -182,8 +182,8 @@ class MixtureScore:
             raise CalibrationError("no frames were given to measure layers on; give at least one")
         self._run, self._frames, self._truth = run, frames, truth
         self._layers = frozenset(layers)
-        self._float_maps: list[NDArray[np.uint8]] = []
         self._float_maps = self._maps(frozenset())
+        self._float_miou = self._miou(self._float_maps) if truth is not None else math.nan
 
     def drop(self, kept: Collection[str]) -> float:
         """Points lost with the named layers in float and all others in INT8: of mean IoU with labels, else of
@@ -192,7 +192,7 @@ class MixtureScore:
         if self._truth is None:
             equal = sum(int(np.count_nonzero(a == b)) for a, b in zip(self._float_maps, maps, strict=True))
             return 100.0 - 100.0 * equal / sum(each.size for each in maps)
-        return self._miou(self._float_maps) - self._miou(maps)
+        return self._float_miou - self._miou(maps)
 
     def _maps(self, quantized: frozenset[str]) -> list[NDArray[np.uint8]]:
         with ThreadPoolExecutor(usable_processors(), "search") as pool:

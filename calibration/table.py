@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 
 from edgeseg._version import __version__
+from edgeseg.bundle import Bundle
 from edgeseg.calibration.observers import Histogram
 from edgeseg.calibration.ranges import METHODS
-from edgeseg.errors import CalibrationError, UsageError, unknown_name
+from edgeseg.errors import BundleError, CalibrationError, UsageError, unknown_name
 
-__all__ = ["REPORT_BINS", "CalibrationTable", "Entry", "calibration_key", "choose_ranges"]
+__all__ = ["REPORT_BINS", "TABLE", "CalibrationTable", "Entry", "calibration_key", "choose_ranges", "read_table"]
 
 REPORT_BINS = 128
+
+TABLE = "calibration.json"
+"""Name of a table in a bundle."""
+
 _SCHEMA = 1
 
 
@@ -141,6 +146,24 @@ class CalibrationTable:
 def _entry(fields: dict[str, Any]) -> Entry:
     numbers = {n: float(fields[n]) for n in ("amax", "minimum", "maximum", "clipped_share", "width")}
     return Entry(**numbers, histogram=tuple(int(n) for n in fields["histogram"]), method=str(fields.get("method", "")))
+
+
+def read_table(bundle: Bundle, purpose: str) -> CalibrationTable:
+    """The ranges that a bundle holds.
+
+    Args:
+        bundle: opened, so that the file is the one that its manifest names.
+        purpose: what starts from the ranges, for the message.
+
+    Raises:
+        BundleError: for a bundle without them.
+        CalibrationError: for a file that cannot be read as a table.
+    """
+    if TABLE not in bundle.manifest.files:
+        raise BundleError(
+            f"{bundle.path} has no {TABLE}, whose ranges {purpose} starts from; convert the network again"
+        )
+    return CalibrationTable.from_json((bundle.path / TABLE).read_text("utf-8"))
 
 
 def calibration_key(model: bytes, frames: Iterable[str], tensors: Iterable[str], method: str) -> str:

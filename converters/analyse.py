@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from edgeseg.bundle import MODEL, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.calibration.frames import frames_from
 from edgeseg.calibration.sensitivity import Sensitivity, measure_sensitivity, sensitivity_runs
-from edgeseg.calibration.table import CalibrationTable
+from edgeseg.calibration.table import read_table
 from edgeseg.converters.calibrate import CalibrationRecipe, calibrate, calibration_units
 from edgeseg.converters.mixed import Steps, search_frames
 from edgeseg.converters.options import ConvertOptions
@@ -80,8 +80,8 @@ def _bundle(path: Path) -> _Opened:
         raise BundleError(
             f"{path} gives a class map, but sensitivity is measured on logits; convert it with --output logits"
         )
-    table = CalibrationTable.from_json((path / "calibration.json").read_text("utf-8"))
-    model = remove_qdq(onnx.load_from_string((path / MODEL).read_bytes()))
+    table = read_table(bundle, "the analysis")
+    model = remove_qdq(onnx.load_from_string(bundle.read_model()))
     names = {layer.name for layer in manifest.quantization.layers if layer.precision == "float"}
     placement = plan_placement(model, dict.fromkeys(names, "the bundle has it in float"))
     network = SwitchedNetwork(model, placement, table.ranges)

@@ -118,9 +118,9 @@ class ChannelTies:
         elif kind == "MatMul" and len(computed) == 1 and self._passes(node, computed[0]):
             # Over height or width alone, as an exported adaptive pooling does.
             self._tie(node.output[0], computed[0])
-        elif kind == "Reshape" and self._shuffled(node) is not None:
+        elif kind == "Reshape" and (shuffled := self._shuffled(node)) is not None:
             # What stands between the two is of rank 5, so that nothing else is tied by it.
-            self._permute(node, *(self._shuffled(node) or ("", 1)))
+            self._permute(node, *shuffled)
         elif self._inside_shuffle(node):
             return
         else:

@@ -20,7 +20,7 @@ from edgeseg.calibration.cache import write_cache
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import AUTO, METHODS
-from edgeseg.calibration.table import CalibrationTable
+from edgeseg.calibration.table import TABLE, CalibrationTable
 from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrate, calibration_units, check_frame_size
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.mixed import find_mixture, kept_by_name, search_set
@@ -83,8 +83,10 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     steps = Steps(progress or SilentProgress())
     with steps("prepare"):
         prepared = prepare(model, options)
-        kept = kept_by_name(plan_placement(prepared.model), options.keep_float)
-        placement = plan_placement(prepared.model, kept)
+        placement = plan_placement(prepared.model)
+        kept = kept_by_name(placement, options.keep_float)
+        if kept:
+            placement = plan_placement(prepared.model, kept)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     split = split_frames(frames, options, (mapping.target if mapping else prepared.labels).classes())
     with steps("check", _PARITY_FRAMES) as advance:
@@ -216,7 +218,7 @@ def bundle_files(quantized: onnx.ModelProto, table: CalibrationTable) -> dict[st
     """What the report proves: the bundle's files by name, but for the report itself."""
     return {
         MODEL: quantized.SerializeToString(deterministic=True),
-        "calibration.json": table.to_json().encode(),
+        TABLE: table.to_json().encode(),
         "calibration.cache": write_cache(table.ranges),
     }
 

@@ -71,16 +71,7 @@ def stored(path: Path, key: str) -> Findings | None:
         findings = Findings(table, _arrays(content["factors"], positive=True), _arrays(content["shifts"]))
     except FileNotFoundError:
         return None
-    except (
-        OSError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ValueError,
-        ArithmeticError,
-        RecursionError,
-        CalibrationError,
-    ) as error:
+    except _UNREADABLE as error:
         _log.warning("the stored calibration %s cannot be used and is measured again: %s", path, error)
         return None
     return findings if table.key == key else None

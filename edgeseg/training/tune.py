@@ -19,7 +19,7 @@ from edgeseg.calibration.datasets import LabelledFrames
 from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.scoring import score_labels
-from edgeseg.calibration.table import CalibrationTable
+from edgeseg.calibration.table import CalibrationTable, read_table
 from edgeseg.converters.calibrate import CalibrationRecipe, calibrate, calibration_units
 from edgeseg.converters.convert import Steps, bundle_files, peak_rss_mb
 from edgeseg.converters.export import export
@@ -31,7 +31,7 @@ from edgeseg.converters.place import place_qdq, plan_placement, remove_qdq
 from edgeseg.converters.prepare import prepare
 from edgeseg.converters.report import ReportContent, report_html, report_json
 from edgeseg.converters.verify import Verification, check_parity, verify
-from edgeseg.errors import BundleError, FrameError, UsageError
+from edgeseg.errors import FrameError, UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Manifest, Quantization
 from edgeseg.models.network import SegmentationNetwork
@@ -43,7 +43,6 @@ from edgeseg.training.samples import MEMORY, Samples, open_data
 
 __all__ = ["TuneOptions", "TuneResult", "quantize", "tune"]
 
-_TABLE = "calibration.json"
 _PARITY_FRAMES = 2
 
 _log = logging.getLogger(__name__)
@@ -183,9 +182,7 @@ def _open(folder: Path) -> QuantizedNetwork:
             f"{folder} was fine-tuned already, and what it was before is not in it; start from the bundle that edgeseg "
             "convert wrote, or from the checkpoint, with more --epochs"
         )
-    if _TABLE not in manifest.files:
-        raise BundleError(f"{folder} has no {_TABLE}, whose ranges fine-tuning starts from; convert the network again")
-    table = CalibrationTable.from_json((folder / _TABLE).read_text("utf-8"))
+    table = read_table(bundle, "fine-tuning")
     return QuantizedNetwork(manifest, onnx.load_from_string(bundle.read_model()), table)
 
 

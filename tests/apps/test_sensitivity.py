@@ -85,3 +85,9 @@ def test_a_bundle_that_gives_class_maps(edgeseg: Run, network: Path, frames: Pat
     code, _, err = edgeseg("sensitivity", network.with_suffix(".edgeseg"), "--frames", frames)
     assert code == 1
     assert "convert it with --output logits" in err
+
+
+def test_a_bundle_without_its_ranges(edgeseg: Run, bundle: Path, frames: Path) -> None:
+    code, out, err = edgeseg("sensitivity", bundle, "--frames", frames)
+    assert (code, out) == (1, "")
+    assert "has no calibration.json, whose ranges the analysis starts from" in err
