@@ -66,14 +66,8 @@ def measure_channels(
         watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (largest, energy))
     outputs = [name for pair in names.values() for name in pair]
     forward = Forward(watched, outputs, usable_processors())
-    sums: dict[str, NDArray[np.float64]] = {}
-    count = 0
-    for feed in feeds:
-        for name, values in forward(feed, f"number {count + 1}").items():
-            sums[name] = sums.get(name, 0.0) + values.reshape(-1).astype(np.float64)
-        count += 1
-        progress(1)
-    if not count:
+    means = forward.means(feeds, progress)
+    if not means:
         raise CalibrationError("no frames were given to calibrate on; give a folder, list or video with at least one")
-    means = {name: (total / count).astype(np.float32) for name, total in sums.items()}
-    return {tensor: ChannelStatistics(*(means[name] for name in pair)) for tensor, pair in names.items()}
+    flat = {name: values.reshape(-1).astype(np.float32) for name, values in means.items()}
+    return {tensor: ChannelStatistics(*(flat[name] for name in pair)) for tensor, pair in names.items()}

@@ -22,6 +22,8 @@ __all__ = ["Feed", "Forward", "measure_ranges"]
 Feed = dict[str, NDArray[Any]]
 """Arrays of one frame by name of the graph's input."""
 
+Means = dict[str, NDArray[np.float64]]
+
 
 def measure_ranges(
     model: onnx.ModelProto,
@@ -162,6 +164,17 @@ class Forward:
         except RuntimeError as error:
             raise CalibrationError(f"OpenVINO cannot run frame {where}: {_reason(error)}") from error
         return {name: np.asarray(self._request.get_tensor(port).data) for name, port in self._ports.items()}
+
+    def means(self, feeds: Iterable[Feed], progress: Callable[[int], None] = lambda units: None) -> Means:
+        """The mean of every output over frames, float64; none for no frames. `progress` is called with 1 after each."""
+        sums: Means = {}
+        count = 0
+        for feed in feeds:
+            count += 1
+            for name, values in self(feed, f"number {count}").items():
+                sums[name] = sums.get(name, 0.0) + values.astype(np.float64)
+            progress(1)
+        return {name: total / count for name, total in sums.items()}
 
 
 def _reason(error: RuntimeError) -> str:

@@ -29,7 +29,6 @@ __all__ = [
     "place_qdq",
     "plan_placement",
     "remove_qdq",
-    "rounded_weight",
     "weight_scales",
 ]
 
@@ -104,14 +103,6 @@ def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     floor = max(float(amax.max()) * 1e-6, 1e-6)
     scales: NDArray[np.float32] = (np.maximum(amax, floor) / LEVELS).astype(np.float32)
     return scales
-
-
-def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the INT8 kernels compute with: a weight (output channels, ...) rounded to its levels, float32."""
-    scales = weight_scales(weight).reshape(-1, *(1 for _ in weight.shape[1:]))
-    levels = np.clip(np.rint(weight / scales), -LEVELS, LEVELS)
-    rounded: NDArray[np.float32] = (levels * scales).astype(np.float32)
-    return rounded
 
 
 def place_qdq(

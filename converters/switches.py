@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.calibration.measure import Feed
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model
-from edgeseg.converters.place import Placement, correct_biases, rounded_weight
+from edgeseg.converters.place import Placement, correct_biases
+from edgeseg.converters.rounding import level_limits, rounded_weight, rounding
 from edgeseg.errors import EngineError
 from edgeseg.libraries import require
 
@@ -84,8 +85,7 @@ def _switched(
     }
     graph = switched.graph
     graph.input.append(helper.make_tensor_value_info(_SWITCHES, TensorProto.BOOL, [len(layers)]))
-    levels = {"switch_lowest": -LEVELS - 1, "switch_highest": LEVELS}
-    graph.initializer.extend(numpy_helper.from_array(np.array(v, np.float32), n) for n, v in levels.items())
+    graph.initializer.extend(level_limits("switch"))
     numbers = {name: number for number, name in enumerate(layers)}
     nodes = []
     for node in model.graph.node:
@@ -118,17 +118,12 @@ def _switch(node: onnx.NodeProto, number: int, biased: bool, shape: tuple[int, .
     rounded = onnx.NodeProto.FromString(node.SerializeToString())
     rounded.name, rounded.output[0] = name("layer"), name("int8")
     rest = [name("bias")] if biased else list(node.input[2:])
-    rounded.input[:] = [name("rounded"), name("weight"), *rest]
-    rounding = [
-        helper.make_node("Div", [node.input[0], name("step")], [name("divided")]),
-        helper.make_node("Round", [name("divided")], [name("level")]),
-        helper.make_node("Clip", [name("level"), "switch_lowest", "switch_highest"], [name("clipped")]),
-        helper.make_node("Mul", [name("clipped"), name("step")], [name("rounded")]),
-    ]
+    rounding_nodes = rounding(node.input[0], name("step"), "switch", number)
+    rounded.input[:] = [rounding_nodes[-1].output[0], name("weight"), *rest]
     branches = {
         kind: helper.make_graph(body, name(kind), [], [helper.make_tensor_value_info(result, TensorProto.FLOAT, shape)])
         for kind, body, result in (
-            ("then_branch", [*rounding, rounded], name("int8")),
+            ("then_branch", [*rounding_nodes, rounded], name("int8")),
             ("else_branch", [whole], name("float")),
         )
     }

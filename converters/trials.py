@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model
-from edgeseg.converters.place import Placement, rounded_weight
+from edgeseg.converters.place import Placement
+from edgeseg.converters.rounding import level_limits, rounded_weight, rounding
 from edgeseg.errors import CalibrationError
 from edgeseg.machine import usable_processors
 
@@ -59,11 +60,12 @@ class Trials:
         twinned = copy_model(model)
         graph, index = twinned.graph, GraphIndex(model)
         graph.input.append(helper.make_tensor_value_info(_STEPS, TensorProto.FLOAT, [len(self._tensors)]))
-        constants = {"lowest": np.float32(-LEVELS - 1), "highest": np.float32(LEVELS)}
-        graph.initializer.extend(numpy_helper.from_array(np.array(v), f"trial_{n}") for n, v in constants.items())
+        graph.initializer.extend(level_limits("trial"))
         for number, tensor in enumerate(self._tensors):
             graph.initializer.append(numpy_helper.from_array(np.array(number, np.int64), f"trial_number_{number}"))
-            graph.node.extend(_rounding(tensor, number))
+            step = f"trial_step_{number}"
+            graph.node.append(helper.make_node("Gather", [_STEPS, f"trial_number_{number}"], [step]))
+            graph.node.extend(rounding(tensor, step, "trial", number))
         rounded = {tensor: f"trial_rounded_{number}" for number, tensor in enumerate(self._tensors)}
         for number, layer in enumerate(self._layers):
             weight = index.constant(layer.input[1])
@@ -89,18 +91,13 @@ class Trials:
             CalibrationError: without frames.
         """
         steps = np.array([ranges[tensor] / LEVELS for tensor in self._tensors], np.float32)
-        sums: dict[str, NDArray[np.float64]] = {}
-        count = 0
-        for feed in feeds:
-            count += 1
-            for name, values in self._forward({**feed, _STEPS: steps}, f"number {count}").items():
-                sums[name] = sums.get(name, 0.0) + values.astype(np.float64)
-        if not count:
+        means = self._forward.means({**feed, _STEPS: steps} for feed in feeds)
+        if not means:
             raise CalibrationError("no frames were given to try ranges on; give at least one")
         return {
             layer.name: LayerError(
-                float(sums[f"trial_noise_{i}"]) / max(float(sums[f"trial_signal_{i}"]), 1e-30),
-                sums[f"trial_shift_{i}"].reshape(-1) / count,
+                float(means[f"trial_noise_{i}"]) / max(float(means[f"trial_signal_{i}"]), 1e-30),
+                means[f"trial_shift_{i}"].reshape(-1),
             )
             for i, layer in enumerate(self._layers)
         }
@@ -112,18 +109,6 @@ class Trials:
         for layer in self._layers:
             totals[layer.input[0]] += errors[layer.name].noise
         return totals
-
-
-def _rounding(tensor: str, number: int) -> list[onnx.NodeProto]:
-    """What Q/DQ computes, in float operators: a real pair would be run by INT8 kernels, or not, as the CPU has them."""
-    step, divided, level, clipped = (f"trial_{name}_{number}" for name in ("step", "divided", "level", "clipped"))
-    return [
-        helper.make_node("Gather", [_STEPS, f"trial_number_{number}"], [step]),
-        helper.make_node("Div", [tensor, step], [divided]),
-        helper.make_node("Round", [divided], [level]),
-        helper.make_node("Clip", [level, "trial_lowest", "trial_highest"], [clipped]),
-        helper.make_node("Mul", [clipped, step], [f"trial_rounded_{number}"]),
-    ]
 
 
 def _twin(layer: onnx.NodeProto, tensor: str, weight: str, number: int) -> list[onnx.NodeProto]:

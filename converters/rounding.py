@@ -1,0 +1,49 @@
+"""Rounding to INT8 in float operators: what Q/DQ computes, for graphs that try quantization out.
+
+A real pair of Q/DQ would be run by INT8 kernels, or not, as the CPU has them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgeseg.calibration.ranges import LEVELS
+from edgeseg.converters.place import weight_scales
+
+__all__ = ["level_limits", "rounded_weight", "rounding"]
+
+_LIMITS = {"lowest": -LEVELS - 1, "highest": LEVELS}
+
+
+def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the INT8 kernels compute with: a weight (output channels, ...) rounded to its levels, float32."""
+    scales = weight_scales(weight).reshape(-1, *(1 for _ in weight.shape[1:]))
+    levels = np.clip(np.rint(weight / scales), -LEVELS, LEVELS)
+    rounded: NDArray[np.float32] = (levels * scales).astype(np.float32)
+    return rounded
+
+
+def level_limits(prefix: str) -> list[onnx.TensorProto]:
+    """Initializers that every `rounding` of the same prefix reads."""
+    return [numpy_helper.from_array(np.array(level, np.float32), f"{prefix}_{n}") for n, level in _LIMITS.items()]
+
+
+def rounding(tensor: str, step: str, prefix: str, number: int) -> list[onnx.NodeProto]:
+    """Nodes that round an activation; the result is PREFIX_rounded_NUMBER.
+
+    Args:
+        tensor: what is rounded.
+        step: name of its scale, a scalar tensor.
+        prefix: of all names, as for `level_limits`.
+        number: that no other rounding of the prefix has.
+    """
+    divided, level, clipped, rounded = (f"{prefix}_{n}_{number}" for n in ("divided", "level", "clipped", "rounded"))
+    return [
+        helper.make_node("Div", [tensor, step], [divided]),
+        helper.make_node("Round", [divided], [level]),
+        helper.make_node("Clip", [level, *(f"{prefix}_{name}" for name in _LIMITS)], [clipped]),
+        helper.make_node("Mul", [clipped, step], [rounded]),
+    ]
