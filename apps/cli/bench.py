@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_backend_arguments, positive_count
+from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, positive_count
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 
@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="real frames, decoded while they are measured; default: synthetic ones of the network's size, in memory",
     )
     parser.add_argument("--seconds", type=positive_count, default=10, metavar="S", help="time to measure (default 10)")
-    parser.add_argument(
-        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
-    )
+    add_skip_broken_argument(parser)
     add_backend_arguments(parser)
     add_json_argument(parser)
 

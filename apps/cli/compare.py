@@ -8,7 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing, stated_color
+from edgeseg.apps.cli.options import (
+    add_classes_argument,
+    add_map_argument,
+    add_preprocessing_arguments,
+    add_skip_broken_argument,
+    positive_count,
+    preprocessing,
+    stated_color,
+)
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, spread, table
 from edgeseg.errors import UsageError
 from edgeseg.zoo import network_file
@@ -55,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"frames, evenly spaced (default {DEFAULT_COUNT})",
     )
     frames.add_argument("--labels", type=Path, metavar="DIR", help="label images of the frames: scores are then mIoU")
-    frames.add_argument(
-        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
-    )
+    add_skip_broken_argument(frames)
     layers = parser.add_argument_group("layers")
     layers.add_argument(
         "--layers", action="store_true", help="show the noise at each layer that both networks have, by node name"
@@ -69,14 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"signal-to-noise ratio below which a layer has parted (default {DEFAULT_THRESHOLD:g})",
     )
     classes = parser.add_argument_group("a float network")
-    classes.add_argument(
-        "--classes",
-        metavar="NAME|FILE.json",
-        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
-    )
-    classes.add_argument(
-        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
-    )
+    add_classes_argument(classes)
+    add_map_argument(classes)
     classes.add_argument("--output-name", metavar="TENSOR", help="the logits, where the network has several outputs")
     add_preprocessing_arguments(parser)
     add_json_argument(parser)

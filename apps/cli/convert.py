@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.options import (
+    add_classes_argument,
+    add_map_argument,
     add_preprocessing_arguments,
+    add_skip_broken_argument,
     points,
     positive_count,
     preprocessing,
@@ -53,19 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="frames to score on; default: those of --frames that calibration does not use",
     )
-    frames.add_argument(
-        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
-    )
+    add_skip_broken_argument(frames)
     add_preprocessing_arguments(parser)
     classes = parser.add_argument_group("classes")
-    classes.add_argument(
-        "--classes",
-        metavar="NAME|FILE.json",
-        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
-    )
-    classes.add_argument(
-        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
-    )
+    add_classes_argument(classes)
+    add_map_argument(classes)
     quantization = parser.add_argument_group("quantization and output")
     quantization.add_argument(
         "--method",

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.options import (
     add_backend_arguments,
+    add_classes_argument,
+    add_map_argument,
     add_preprocessing_arguments,
+    add_skip_broken_argument,
     positive_count,
     preprocessing,
     stated_color,
@@ -46,17 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--split", metavar="NAME", help="the data set's part, such as train or val")
     data.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every Nth frame only")
-    data.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read, and say which")
-    data.add_argument(
-        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
-    )
+    add_skip_broken_argument(data)
+    add_map_argument(data)
     add_backend_arguments(parser)
     classes = parser.add_argument_group("a float network, with --onnx")
-    classes.add_argument(
-        "--classes",
-        metavar="NAME|FILE.json",
-        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
-    )
+    add_classes_argument(classes)
     classes.add_argument("--output-name", metavar="TENSOR", help="the logits, where the network has several outputs")
     add_preprocessing_arguments(parser)
     add_json_argument(parser)

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "add_backend_arguments",
+    "add_classes_argument",
+    "add_map_argument",
     "add_network_arguments",
     "add_preprocessing_arguments",
+    "add_skip_broken_argument",
     "augmentation",
     "frame_size",
     "network_options",
@@ -145,6 +148,29 @@ def add_preprocessing_arguments(
         help="mean and std by name: imagenet, unit (x / 255) or none (x as it is)",
     )
     group.add_argument("--size", type=frame_size, metavar="HxW", help=size)
+
+
+def add_classes_argument(parser: argparse._ActionsContainer) -> None:
+    """The option --classes: of a float network."""
+    parser.add_argument(
+        "--classes",
+        metavar="NAME|FILE.json",
+        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
+    )
+
+
+def add_map_argument(parser: argparse._ActionsContainer) -> None:
+    """The option --map."""
+    parser.add_argument(
+        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
+    )
+
+
+def add_skip_broken_argument(parser: argparse._ActionsContainer) -> None:
+    """The option --skip-broken."""
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
+    )
 
 
 def preprocessing(options: argparse.Namespace, color_order: str | None = None) -> tuple[Triple, Triple] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_backend_arguments, positive_count
+from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, positive_count
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
 from edgeseg.errors import OutputError, UsageError
@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=_rate, metavar="F", help="rate of the video written; default: the source's, or 25"
     )
-    parser.add_argument(
-        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
-    )
+    add_skip_broken_argument(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder or over a file that exists")
     add_backend_arguments(parser)
     add_json_argument(parser)

@@ -7,7 +7,15 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_preprocessing_arguments, positive_count, preprocessing, stated_color
+from edgeseg.apps.cli.options import (
+    add_classes_argument,
+    add_map_argument,
+    add_preprocessing_arguments,
+    add_skip_broken_argument,
+    positive_count,
+    preprocessing,
+    stated_color,
+)
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 from edgeseg.converters.options import ConvertOptions
 from edgeseg.errors import UsageError
@@ -50,19 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"frames that calibrate a float network (default {CALIBRATION_COUNT})",
     )
     frames.add_argument("--labels", type=Path, metavar="DIR", help="label images of the frames: then also mIoU")
-    frames.add_argument(
-        "--skip-broken", action="store_true", help="leave out images that cannot be read, and say which"
-    )
+    add_skip_broken_argument(frames)
     add_preprocessing_arguments(parser)
     classes = parser.add_argument_group("classes")
-    classes.add_argument(
-        "--classes",
-        metavar="NAME|FILE.json",
-        help="camvid, cityscapes, voc, ade20k or a file; default: what the network's metadata says, else numbered",
-    )
-    classes.add_argument(
-        "--map", metavar="NAME|FILE.json", help="brings the network's classes to the labels', such as cityscapes:camvid"
-    )
+    add_classes_argument(classes)
+    add_map_argument(classes)
     parser.add_argument(
         "--sort", choices=("alone", "spared", "graph"), default="alone", help="order of the table (default alone)"
     )
