@@ -82,17 +82,24 @@ class Effect:
 
 @dataclass(frozen=True)
 class LayerEffect:
-    """One layer.
+    """One layer, or one block of layers.
 
     Attributes:
-        name: of the layer.
+        name: of the layer; of a block's first one.
         alone: it alone is quantized.
         spared: all others are quantized; None where that was not measured.
+        others: names of the block's other layers; empty for a layer.
     """
 
     name: str
     alone: Effect
     spared: Effect | None
+    others: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all its layers."""
+        return (self.name, *self.others)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Sensitivity:
     Attributes:
         float_network: the float network itself.
         int8_network: everything quantized.
-        layers: in the order of the graph.
+        layers: each layer or block, in the order of the graph.
         frames: number of frames measured on.
     """
 
@@ -131,36 +138,44 @@ def measure_sensitivity(
     progress: Callable[[int], None] = lambda units: None,
     *,
     spare: bool = True,
+    blocks: Sequence[Sequence[str]] | None = None,
 ) -> Sensitivity:
     """Quantize each layer alone, and spare each alone.
 
+    The runs of a frame follow each other on one thread in the order of the graph, so that `run` can keep what the next
+    one begins with.
+
     Args:
         run: the network with switches; called from several threads.
-        layers: names of the layers with a switch.
+        layers: names of the layers with a switch, in the order of the graph.
         frames: all with labels or all without.
         truth: what the labels mean.
         progress: called with 1 after every run of the network, see `sensitivity_runs`.
         spare: also measure what sparing each alone gives, which takes as long again.
+        blocks: layers to quantize and to spare together, every layer in one block; None: each by itself.
 
     Raises:
         CalibrationError: without frames.
     """
+    parts = [(name,) for name in layers] if blocks is None else [tuple(block) for block in blocks]
     everything = frozenset(layers)
     mixtures = [frozenset(), everything]
-    mixtures += [frozenset({name}) for name in layers]
+    mixtures += [frozenset(part) for part in parts]
     if spare:
-        mixtures += [everything - {name} for name in layers]
+        mixtures += [everything.difference(part) for part in parts]
     kept = list(frames)
     effects = _effects(run, mixtures, kept, truth, progress)
-    count = len(layers)
+    count = len(parts)
     alone = effects[2 : 2 + count]
     spared: Sequence[Effect | None] = effects[2 + count :] if spare else [None] * count
-    found = tuple(LayerEffect(*each) for each in zip(layers, alone, spared, strict=True))
+    found = tuple(
+        LayerEffect(part[0], one, other, part[1:]) for part, one, other in zip(parts, alone, spared, strict=True)
+    )
     return Sensitivity(effects[0], effects[1], found, len(kept))
 
 
 def sensitivity_runs(layers: int, frames: int, *, spare: bool = True) -> int:
-    """How often `measure_sensitivity` runs the network."""
+    """How often `measure_sensitivity` runs the network for a number of layers, or of blocks."""
     return frames * (2 + layers * (2 if spare else 1))
 
 

@@ -11,6 +11,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.calibration.frames import frames_from
 from edgeseg.calibration.sensitivity import Sensitivity, measure_sensitivity, sensitivity_runs
 from edgeseg.calibration.table import read_table
+from edgeseg.converters.blocks import find_blocks
 from edgeseg.converters.calibrate import CalibrationRecipe, calibrate, calibration_units
 from edgeseg.converters.mixed import Steps, search_frames
 from edgeseg.converters.options import ConvertOptions
@@ -30,7 +31,7 @@ class Analysis:
 
     Attributes:
         layers: those with a switch, with their multiply-accumulates, in the order of the graph.
-        sensitivity: of each, in the same order.
+        sensitivity: of each, in the same order, or of the blocks that they form.
         names: of the frames it was measured on.
     """
 
@@ -41,6 +42,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class _Opened:
+    model: onnx.ModelProto
     network: SwitchedNetwork
     layers: tuple[Layer, ...]
     frame: InputSpec
@@ -48,7 +50,9 @@ class _Opened:
     labels: LabelSet
 
 
-def analyse(path: Path, frames: str, count: int, options: ConvertOptions, steps: Steps) -> Analysis:
+def analyse(
+    path: Path, frames: str, count: int, options: ConvertOptions, steps: Steps, *, by_block: bool = False
+) -> Analysis:
     """Measure what quantizing each layer alone does, and sparing each alone.
 
     Args:
@@ -57,6 +61,7 @@ def analyse(path: Path, frames: str, count: int, options: ConvertOptions, steps:
         count: frames to measure on; a network is calibrated with `options.count`.
         options: of the network; of a bundle only labels and mapping count.
         steps: opens a step with its title and number of units.
+        by_block: take the layers of a block together, see `edgeseg.converters.blocks.find_blocks`.
 
     Raises:
         EdgesegError: when anything cannot be done.
@@ -66,11 +71,13 @@ def analyse(path: Path, frames: str, count: int, options: ConvertOptions, steps:
     mapping = load_mapping(options.mapping, opened.labels) if options.mapping else None
     classes = (opened.labels if mapping is None else mapping.target).classes()
     chosen = search_frames(source.select(count), options.labels, classes, mapping, opened.frame, opened.output)
-    runs = sensitivity_runs(len(opened.network.layers), len(chosen.frames))
+    network = opened.network
+    blocks = find_blocks(opened.model, network.layers) if by_block else None
+    runs = sensitivity_runs(len(network.layers if blocks is None else blocks), len(chosen.frames))
     with steps("sensitivity", runs) as advance:
-        found = measure_sensitivity(opened.network.run, opened.network.layers, chosen.frames, chosen.truth, advance)
+        found = measure_sensitivity(network.run, network.layers, chosen.frames, chosen.truth, advance, blocks=blocks)
     layers = {layer.name: layer for layer in opened.layers}
-    return Analysis(tuple(layers[name] for name in opened.network.layers), found, chosen.names)
+    return Analysis(tuple(layers[name] for name in network.layers), found, chosen.names)
 
 
 def _bundle(path: Path) -> _Opened:
@@ -85,7 +92,7 @@ def _bundle(path: Path) -> _Opened:
     names = {layer.name for layer in manifest.quantization.layers if layer.precision == "float"}
     placement = plan_placement(model, dict.fromkeys(names, "the bundle has it in float"))
     network = SwitchedNetwork(model, placement, table.ranges)
-    return _Opened(network, placement.layers, manifest.input, manifest.output, manifest.labels)
+    return _Opened(model, network, placement.layers, manifest.input, manifest.output, manifest.labels)
 
 
 def _network(path: Path, frames: str, options: ConvertOptions, steps: Steps) -> _Opened:
@@ -97,4 +104,4 @@ def _network(path: Path, frames: str, options: ConvertOptions, steps: Steps) -> 
     with steps("calibrate", calibration_units(source, recipe)) as advance:
         found = calibrate(prepared, placement, source, recipe, advance)
     network = SwitchedNetwork(found.model, placement, found.table.ranges, found.shifts)
-    return _Opened(network, placement.layers, prepared.input, prepared.output, prepared.labels)
+    return _Opened(found.model, network, placement.layers, prepared.input, prepared.output, prepared.labels)

@@ -20,6 +20,7 @@ from edgeseg.calibration.cache import write_cache
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import AUTO, METHODS
+from edgeseg.calibration.sensitivity import Sensitivity
 from edgeseg.calibration.table import TABLE, CalibrationTable
 from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrate, calibration_units, check_frame_size
 from edgeseg.converters.lint import require_clean
@@ -94,10 +95,12 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     with steps("calibrate", calibration_units(split.calibration, recipe)) as advance:
         calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
     budget: Budget | None = None
+    sensitivity: Sensitivity | None = None
     if options.budget is not None:
         searched = search_set(prepared, split, options, mapping, frozenset(calibrated.table.frames))
         mixture = find_mixture(prepared, placement, calibrated, searched, options, steps)
-        placement, budget = plan_placement(prepared.model, {**kept, **mixture.reasons}), mixture.budget
+        placement = plan_placement(prepared.model, {**kept, **mixture.reasons})
+        budget, sensitivity = mixture.budget, mixture.sensitivity
     with steps("quantize"):
         quantized, output = _quantize(prepared, placement, calibrated, options)
         require_clean(quantized)
@@ -110,7 +113,7 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
         )
         manifest = _manifest(prepared, output, found, verification, files)
         worst = verification.worst if verification else ()
-        content = ReportContent(manifest, worst, calibrated.table, steps.seconds, peak_rss_mb(), remarks)
+        content = ReportContent(manifest, worst, calibrated.table, steps.seconds, peak_rss_mb(), remarks, sensitivity)
         files["report.html"], files["report.json"] = report_html(content).encode(), report_json(content).encode()
         bundle = write_bundle(folder, manifest, files, force=options.force)
     return ConvertResult(bundle, len(calibrated.names), calibrated.reused, steps.seconds, peak_rss_mb(), remarks)

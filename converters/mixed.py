@@ -15,6 +15,7 @@ from edgeseg.calibration.scoring import resize_nearest
 from edgeseg.calibration.sensitivity import (
     MixtureScore,
     SearchFrame,
+    Sensitivity,
     Truth,
     measure_sensitivity,
     sensitivity_runs,
@@ -79,10 +80,12 @@ class Mixture:
     Attributes:
         reasons: why a layer stays in float, by name.
         budget: for the manifest.
+        sensitivity: what INT8 does in each layer alone, for the report.
     """
 
     reasons: dict[str, str]
     budget: Budget
+    sensitivity: Sensitivity
 
 
 def kept_by_name(placement: Placement, patterns: Iterable[str]) -> dict[str, str]:
@@ -213,7 +216,7 @@ def find_mixture(
     with steps("search", None):
         score = MixtureScore(network.run, network.layers, frames.frames, frames.truth)
         found = search_budget(alone, costs, score.drop, options.budget, options.max_float_share)
-    return Mixture(_reasons(found, options.budget), _budget(found, frames, options))
+    return Mixture(_reasons(found, options.budget), _budget(found, frames, options), alone)
 
 
 def _reasons(found: BudgetResult, budget: float) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""One graph in which every layer is INT8 or float by a switch, so that any mixture runs without building it first."""
+"""A graph in which every layer is INT8 or float by a switch, so that any mixture runs without building it first."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,22 +13,25 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.calibration.measure import Feed
 from edgeseg.calibration.ranges import LEVELS
-from edgeseg.converters.graph import GraphIndex, copy_model
+from edgeseg.converters.graph import GraphIndex
 from edgeseg.converters.place import Placement, correct_biases
 from edgeseg.converters.rounding import level_limits, rounded_weight, rounding
+from edgeseg.converters.segments import Segment, cut_positions, segment_model, segments
 from edgeseg.errors import EngineError
 from edgeseg.libraries import require
 
 __all__ = ["SwitchedNetwork"]
 
 _SWITCHES = "switches"
+_Tensors = dict[str, NDArray[Any]]
 
 
 class SwitchedNetwork:
     """A float network whose layers can be quantized one by one.
 
     Runs in ONNX Runtime, whose If operator computes the chosen branch alone, on one thread a call; calls from several
-    threads run side by side. INT8 is computed in float32: products of two 8-bit levels are exact there.
+    threads run side by side. INT8 is computed in float32: products of two 8-bit levels are exact there. The graph is
+    cut into segments, so that mixtures of one frame share what they begin with.
 
     Args:
         model: the float graph.
@@ -49,46 +54,130 @@ class SwitchedNetwork:
         ranges: Mapping[str, float],
         shifts: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
-        ort = require("onnxruntime", "find out which layers quantization harms")
         self.layers = tuple(layer.name for layer in placement.layers if layer.precision == "int8")
-        self._output = model.graph.output[0].name
+        work = {layer.name: layer.macs for layer in placement.layers}
+        index, other = GraphIndex(model), GraphIndex(correct_biases(model, shifts or {}))
+        biases = {n.name: other.constant(n.input[2]) for n in other.graph.node if len(n.input) > 2 and n.input[2]}
+        self._thread = threading.local()
+        self._parts = [
+            _Part(index, segment, self.layers, ranges, biases)
+            for segment in segments(index, cut_positions(model.graph, self.layers, work))
+        ]
+
+    def run(self, feed: Feed, quantized: Collection[str]) -> NDArray[np.float32]:
+        """The logits (1, C, h, w) of one frame.
+
+        Runs of one frame that follow each other on a thread compute what they begin with once, see `_FrameRuns`.
+
+        Args:
+            feed: its array by name of the graph's input; the same object stands for the same frame.
+            quantized: layers in INT8; all others are float.
+        """
+        runs = getattr(self._thread, "runs", None)
+        if runs is None or runs.feed is not feed:
+            runs = self._thread.runs = _FrameRuns(self._parts, feed)
+        logits: NDArray[np.float32] = runs.run(frozenset(quantized))
+        return logits
+
+
+class _FrameRuns:
+    """Runs of one frame, each from the first segment on that is neither all float nor all INT8.
+
+    What stands before that segment is kept once for float and once for INT8, so memory does not grow with the runs.
+    Mixtures in the order of the graph compute each segment before theirs once; any other order gives the same logits.
+
+    Args:
+        parts: the segments, in their order.
+        feed: the frame.
+    """
+
+    def __init__(self, parts: Sequence[_Part], feed: Feed) -> None:
+        self.feed = feed
+        self._parts = parts
+        self._kept: dict[bool, tuple[int, _Tensors]] = {kind: (0, dict(feed)) for kind in (False, True)}
+
+    def run(self, quantized: frozenset[str]) -> NDArray[np.float32]:
+        """The logits with the named layers in INT8."""
+        begins = {kind: self._begin(quantized, kind) for kind in (False, True)}
+        kind = begins[True] > begins[False]
+        at, tensors = self._kept[kind]
+        # A mixture without a beginning is all float or all INT8; it must not move the cut that others start from.
+        if begins[kind] < len(self._parts):
+            at, tensors = self._kept[kind] = self._until(begins[kind], kind, quantized)
+        for part in self._parts[at:]:
+            tensors = part.run(tensors, quantized)
+        (logits,) = tensors.values()
+        return logits
+
+    def _begin(self, quantized: frozenset[str], kind: bool) -> int:
+        """The first segment that is not all INT8 (`kind` True) or all float."""
+        return next((i for i, part in enumerate(self._parts) if not part.is_all(kind, quantized)), len(self._parts))
+
+    def _until(self, end: int, kind: bool, quantized: frozenset[str]) -> tuple[int, _Tensors]:
+        """The tensors before a segment, from what is kept where that is not behind it."""
+        at, tensors = self._kept[kind]
+        if at > end:
+            at, tensors = 0, dict(self.feed)
+        for part in self._parts[at:end]:
+            tensors = part.run(tensors, quantized)
+        return end, tensors
+
+
+class _Part:
+    """One segment with its switches, in ONNX Runtime."""
+
+    def __init__(
+        self,
+        index: GraphIndex,
+        segment: Segment,
+        layers: Sequence[str],
+        ranges: Mapping[str, float],
+        biases: Mapping[str, NDArray[np.float32] | None],
+    ) -> None:
+        ort = require("onnxruntime", "find out which layers quantization harms")
+        inside = {node.name for node in segment.nodes}
+        self._layers = tuple(name for name in layers if name in inside)
+        self._crossing = segment.outputs
+        graph = _switched(index, segment, self._layers, ranges, biases)
+        self._inputs = [value.name for value in graph.graph.input if value.name != _SWITCHES]
+        self._outputs = [value.name for value in graph.graph.output]
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        graph = _switched(model, self.layers, ranges, correct_biases(model, shifts or {}))
+        # The highest level changes the layout of pools by what their neighbours are: cuts would change the figures.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         try:
             self._session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise EngineError(f"ONNX Runtime cannot take the network with switches: {error}") from error
 
-    def run(self, feed: Feed, quantized: Collection[str]) -> NDArray[np.float32]:
-        """The logits (1, C, h, w) of one frame.
+    def is_all(self, kind: bool, quantized: frozenset[str]) -> bool:
+        """Whether its layers are all INT8 (`kind` True) or all float."""
+        return all((name in quantized) is kind for name in self._layers)
 
-        Args:
-            feed: its array by name of the graph's input.
-            quantized: layers in INT8; all others are float.
-        """
-        switches = np.array([name in quantized for name in self.layers])
-        logits: NDArray[np.float32] = self._session.run([self._output], {**feed, _SWITCHES: switches})[0]
-        return logits
+    def run(self, tensors: _Tensors, quantized: frozenset[str]) -> _Tensors:
+        """From the tensors before it those behind it."""
+        switches = np.array([name in quantized for name in self._layers], bool)
+        feed = {name: tensors[name] for name in self._inputs} | {_SWITCHES: switches}
+        made = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+        return {name: made[name] if name in made else tensors[name] for name in self._crossing}
 
 
 def _switched(
-    model: onnx.ModelProto, layers: tuple[str, ...], ranges: Mapping[str, float], corrected: onnx.ModelProto
+    index: GraphIndex,
+    segment: Segment,
+    layers: Sequence[str],
+    ranges: Mapping[str, float],
+    biases: Mapping[str, NDArray[np.float32] | None],
 ) -> onnx.ModelProto:
-    switched = copy_model(model)
-    index, other = GraphIndex(model), GraphIndex(corrected)
-    biases = {
-        node.name: other.constant(node.input[2])
-        for node in corrected.graph.node
-        if len(node.input) > 2 and node.input[2]
-    }
-    graph = switched.graph
+    """The segment as a model with a switch for each of the layers."""
+    model = segment_model(index, segment)
+    graph = model.graph
     graph.input.append(helper.make_tensor_value_info(_SWITCHES, TensorProto.BOOL, [len(layers)]))
     graph.initializer.extend(level_limits("switch"))
     numbers = {name: number for number, name in enumerate(layers)}
     nodes = []
-    for node in model.graph.node:
+    for node in segment.nodes:
         if node.name not in numbers:
             nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
             continue
@@ -104,7 +193,7 @@ def _switched(
         nodes += _switch(node, number, bias is not None, index.shape(node.output[0]))
     del graph.node[:]
     graph.node.extend(nodes)
-    return switched
+    return model
 
 
 def _switch(node: onnx.NodeProto, number: int, biased: bool, shape: tuple[int, ...] | None) -> list[onnx.NodeProto]:

@@ -22,7 +22,6 @@ from edgeseg.errors import UsageError
 from edgeseg.zoo import network_file
 
 if TYPE_CHECKING:
-    from edgeseg.calibration.sensitivity import Effect
     from edgeseg.converters.analyse import Analysis
 
 __all__ = ["add_arguments", "run"]
@@ -64,8 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_classes_argument(classes)
     add_map_argument(classes)
     parser.add_argument(
+        "--by",
+        choices=("layer", "block"),
+        default="layer",
+        help="measure each layer, or the layers of each block of the graph together, in fewer runs (default layer)",
+    )
+    parser.add_argument(
         "--sort", choices=("alone", "spared", "graph"), default="alone", help="order of the table (default alone)"
     )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", help="also write a page with a chart")
+    parser.add_argument("--force", action="store_true", help="replace an existing page")
     add_json_argument(parser)
 
 
@@ -73,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     if options.map and options.labels is None:
         raise UsageError("--map brings the network's classes to those of the labels; give the labels with --labels DIR")
+    if options.output is not None and options.output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"the page is HTML: expected a file that ends in .html, but got -o {options.output}")
     path = network_file(options.model)
     bundle = path.is_dir()
     mean, std = (None, None) if bundle else preprocessing(options, stated_color(options, path)) or (None, None)
@@ -88,49 +97,35 @@ def run(options: argparse.Namespace) -> int:
         skip_broken=options.skip_broken,
     )
     from edgeseg.apps.cli.progress import progress_for
+    from edgeseg.apps.writers import check_output, replace_file
     from edgeseg.converters.analyse import analyse
+    from edgeseg.converters.report import sensitivity_figures, sensitivity_html
 
+    if options.output is not None:
+        check_output(options.output, force=options.force)
     with only_results_on_stdout():
-        found = analyse(path, options.frames, options.count, wanted, progress_for(options.quiet).step)
-    rows = _rows(found, options.sort)
+        steps = progress_for(options.quiet).step
+        found = analyse(path, options.frames, options.count, wanted, steps, by_block=options.by == "block")
+    if options.output is not None:
+        page = sensitivity_html(path.stem, found.sensitivity, found.layers, found.names)
+        replace_file(options.output, page.encode())
+    figures = sensitivity_figures(found.sensitivity, found.layers)
+    figures["layers"] = _sorted(figures["layers"], options.sort, found)
     if options.json:
-        print_json(_summary(found, rows))
+        print_json({"frames": list(found.names), **figures})
     else:
-        print(_text(found, rows))
+        print(_text(found, figures["layers"]))
     return 0
 
 
-def _rows(found: Analysis, order: str) -> list[dict[str, Any]]:
-    total = sum(layer.macs for layer in found.layers)
-    rows: list[dict[str, Any]] = []
-    for layer, effect in zip(found.layers, found.sensitivity.layers, strict=True):
-        assert effect.spared is not None  # the command measures both
-        rows.append(
-            {
-                "layer": layer.name,
-                "mac_share": layer.macs / total if total else 0.0,
-                "alone": _effect(effect.alone),
-                "spared": _effect(effect.spared),
-            }
-        )
-    if order == "alone":
-        rows.sort(key=lambda row: row["alone"]["snr_db"])
-    elif order == "spared":
-        rows.sort(key=lambda row: -row["spared"]["snr_db"])
+def _sorted(rows: list[dict[str, Any]], order: str, found: Analysis) -> list[dict[str, Any]]:
+    """The rows, which come by what each does alone."""
+    if order == "spared":
+        return sorted(rows, key=lambda row: -row["spared"]["snr_db"])
+    if order == "graph":
+        places = {effect.name: place for place, effect in enumerate(found.sensitivity.layers)}
+        return sorted(rows, key=lambda row: places[row["layer"]])
     return rows
-
-
-def _effect(effect: Effect) -> dict[str, float | None]:
-    return {"snr_db": effect.snr, "agreement": effect.agreement, "miou": effect.miou}
-
-
-def _summary(found: Analysis, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "frames": list(found.names),
-        "float": _effect(found.sensitivity.float_network),
-        "int8": _effect(found.sensitivity.int8_network),
-        "layers": rows,
-    }
 
 
 def _text(found: Analysis, rows: list[dict[str, Any]]) -> str:
@@ -140,7 +135,9 @@ def _text(found: Analysis, rows: list[dict[str, Any]]) -> str:
     head += ["spared dB", "agree %", *(["mIoU"] if scored else [])]
     cells = [head]
     for row in rows:
-        cells.append([row["layer"], f"{100 * row['mac_share']:.1f} %", *_cells(row["alone"]), *_cells(row["spared"])])
+        others = len(row["layers"]) - 1
+        name = f"{row['layer']} (+{others})" if others else row["layer"]
+        cells.append([name, f"{100 * row['mac_share']:.1f} %", *_cells(row["alone"]), *_cells(row["spared"])])
     lines = [table(cells, right=range(1, len(head)))]
     score = f", mIoU {whole.miou:.2f} of {before.miou:.2f}" if scored and before.miou is not None else ""
     lines.append(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.calibration.sensitivity import Sensitivity
 from edgeseg.calibration.table import CalibrationTable
 from edgeseg.errors import ShapeError
 from edgeseg.manifest import Manifest
@@ -57,6 +58,7 @@ class ReportContent:
         steps: seconds by step of the conversion, in their order.
         peak_rss_mb: largest resident memory of the conversion, in MB.
         remarks: sentences that the reader must see, such as ranges reused from an earlier conversion.
+        sensitivity: what INT8 does in each layer, where the conversion measured it.
     """
 
     manifest: Manifest
@@ -65,3 +67,4 @@ class ReportContent:
     steps: dict[str, float]
     peak_rss_mb: float
     remarks: tuple[str, ...] = ()
+    sensitivity: Sensitivity | None = None

@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 import numpy as np
 
+from edgeseg.calibration.sensitivity import LayerEffect, Sensitivity
 from edgeseg.converters.report.content import WorstFrame
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Layer, Scores
@@ -16,10 +17,12 @@ from edgeseg.manifest import Layer, Scores
 __all__ = [
     "ClassChange",
     "ClassScore",
+    "LayerHarm",
     "class_changes",
     "class_scores",
     "digests",
     "float_reasons",
+    "layer_harms",
     "layer_shares",
     "moved_most",
 ]
@@ -46,6 +49,14 @@ class ClassChange:
     before: str
     after: str
     share: float
+
+
+@dataclass(frozen=True)
+class LayerHarm:
+    """What INT8 does in one layer, or in one block; `mac_share` 0..1 of the multiply-accumulate operations."""
+
+    effect: LayerEffect
+    mac_share: float
 
 
 def class_scores(scores: Scores) -> tuple[ClassScore, ...]:
@@ -104,3 +115,16 @@ def float_reasons(layers: Iterable[Layer]) -> dict[str, tuple[Layer, ...]]:
         if layer.precision == "float":
             groups.setdefault(layer.reason or "no reason was recorded", []).append(layer)
     return {r: tuple(g) for r, g in sorted(groups.items(), key=lambda item: -len(item[1]))}
+
+
+def layer_harms(sensitivity: Sensitivity, layers: Iterable[Layer]) -> tuple[LayerHarm, ...]:
+    """What was measured of each layer or block, the one that makes most noise alone first.
+
+    Args:
+        sensitivity: what was measured.
+        layers: those whose work counts as all.
+    """
+    listed = tuple(layers)
+    shares = dict(zip((layer.name for layer in listed), layer_shares(listed), strict=True))
+    harms = [LayerHarm(effect, sum(shares[name] for name in effect.layers)) for effect in sensitivity.layers]
+    return tuple(sorted(harms, key=lambda harm: -harm.effect.alone.noise))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 
+from edgeseg.calibration.sensitivity import Sensitivity
 from edgeseg.converters.report.classes import class_section
 from edgeseg.converters.report.content import ReportContent
 from edgeseg.converters.report.frames import frame_section
@@ -12,13 +14,16 @@ from edgeseg.converters.report.markup import Markup, element, join
 from edgeseg.converters.report.origin import origin_section
 from edgeseg.converters.report.overview import header, summary
 from edgeseg.converters.report.ranges import range_section
+from edgeseg.converters.report.sensitivity import TITLE, sensitivity_section
+from edgeseg.manifest import Layer
 
-__all__ = ["report_html"]
+__all__ = ["report_html", "sensitivity_html"]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _SECTIONS = {
     "classes": "IoU by class",
     "layers": "Layers",
+    "sensitivity": "Sensitivity",
     "frames": "Worst frames",
     "ranges": "Calibration",
     "origin": "Origin",
@@ -40,24 +45,51 @@ def report_html(content: ReportContent) -> str:
     Raises:
         MissingDependencyError: when frames are to be drawn and OpenCV is not installed.
     """
-    manifest = content.manifest
+    manifest, measured = content.manifest, content.sensitivity
+    sections = {key: title for key, title in _SECTIONS.items() if key != "sensitivity" or measured is not None}
     body = element(
         "body",
-        header(content, _SECTIONS),
+        header(content, sections),
         element(
             "main",
             summary(content),
             class_section(manifest),
             layer_section(manifest.quantization),
+            None if measured is None else sensitivity_section(measured, manifest.quantization.layers),
             frame_section(content.worst, manifest.labels),
             range_section(content.table),
             origin_section(content),
         ),
     )
-    return "<!doctype html>\n" + element("html", _head(manifest.network.name), body, lang="en") + "\n"
+    return _page(f"{manifest.network.name}: INT8 report", body)
 
 
-def _head(name: str) -> Markup:
+def sensitivity_html(name: str, sensitivity: Sensitivity, layers: Sequence[Layer], frames: Sequence[str]) -> str:
+    """What INT8 does in each layer as a page by itself, made as the report is.
+
+    Args:
+        name: of the network.
+        sensitivity: what was measured.
+        layers: those whose work counts as all.
+        frames: names of the frames that it was measured on.
+
+    Returns:
+        The page, to be written as UTF-8.
+    """
+    head = element(
+        "header",
+        element("p", "edgeseg sensitivity", class_="kicker"),
+        element("h1", name),
+        element("p", "Frames: " + ", ".join(frames), class_="lead"),
+    )
+    return _page(f"{name}: {TITLE}", element("body", head, element("main", sensitivity_section(sensitivity, layers))))
+
+
+def _page(title: str, body: Markup) -> str:
+    return "<!doctype html>\n" + element("html", _head(title), body, lang="en") + "\n"
+
+
+def _head(title: str) -> Markup:
     style = resources.files("edgeseg.converters.report").joinpath("report.css").read_text("utf-8")
     return element(
         "head",
@@ -67,6 +99,6 @@ def _head(name: str) -> Markup:
         element("meta", name="color-scheme", content="light dark"),
         # An empty icon keeps a browser from asking the server for one.
         element("link", rel="icon", href="data:,"),
-        element("title", f"{name}: INT8 report"),
+        element("title", title),
         join(Markup(f"<style>{style}</style>")),
     )

@@ -11,6 +11,7 @@ from edgeseg.calibration.table import Entry
 from edgeseg.converters.report.content import ReportContent
 from edgeseg.converters.report.figures import class_changes, class_scores, digests, layer_shares, moved_most
 from edgeseg.converters.report.ranges import DRAWN
+from edgeseg.converters.report.sensitivity import sensitivity_figures
 from edgeseg.manifest import Manifest
 
 __all__ = ["report_json"]
@@ -37,6 +38,7 @@ def report_json(content: ReportContent) -> str:
         },
         "scores": _scores(manifest),
         "layers": _layers(manifest),
+        "sensitivity": _sensitivity(content),
         "worst_frames": _worst(content),
         "ranges": [
             _range(name, table.entries[name], index < DRAWN)
@@ -86,6 +88,13 @@ def _layers(manifest: Manifest) -> dict[str, Any]:
             for layer, share in zip(quantization.layers, layer_shares(quantization.layers), strict=True)
         ],
     }
+
+
+def _sensitivity(content: ReportContent) -> dict[str, Any] | None:
+    found = content.sensitivity
+    if found is None:
+        return None
+    return {"frames": found.frames, **sensitivity_figures(found, content.manifest.quantization.layers)}
 
 
 def _worst(content: ReportContent) -> list[dict[str, Any]]:

@@ -56,6 +56,62 @@ def test_a_bundle_as_text(edgeseg: Run, network: Path, frames: Path) -> None:
     assert last.endswith("agreement, on 2 frames at the size of the logits")
 
 
+def test_by_block(edgeseg: Run, network: Path, frames: Path) -> None:
+    given = ("sensitivity", network, "--frames", frames, "--preset", "unit", "--count", 1, "-q")
+    code, out, _ = edgeseg(*given, "--by", "block", "--json", "--sort", "graph")
+    assert code == 0
+    found = json.loads(out)
+    layers = [row["layers"] for row in found["layers"]]
+    assert layers == [["stem"], ["depthwise"], ["pointwise"], ["left", "right", "residual"], ["classifier"]]
+    assert [row["layer"] for row in found["layers"]] == [names[0] for names in layers]
+    each = {row["layer"]: row for row in json.loads(edgeseg(*given, "--json")[1])["layers"]}
+    block = found["layers"][3]
+    assert block["mac_share"] == pytest.approx(sum(each[name]["mac_share"] for name in block["layers"]))
+    assert block["alone"]["snr_db"] < min(each[name]["alone"]["snr_db"] for name in block["layers"])
+    assert found["layers"][0] == each["stem"]
+    assert "left (+2)" in edgeseg(*given, "--by", "block")[1]
+
+
+def test_sorted_by_what_sparing_gains(edgeseg: Run, network: Path, frames: Path) -> None:
+    given = ("--frames", frames, "--preset", "unit", "--count", 1, "-q", "--json", "--sort", "spared")
+    rows = json.loads(edgeseg("sensitivity", network, *given)[1])["layers"]
+    gains = [row["spared"]["snr_db"] for row in rows]
+    assert gains == sorted(gains, reverse=True)
+    assert len(set(gains)) > 1
+
+
+class TestPage:
+    def given(self, network: Path, frames: Path, page: Path) -> tuple[object, ...]:
+        return ("sensitivity", network, "--frames", frames, "--preset", "unit", "--count", 1, "-q", "-o", page)
+
+    def test_is_written_beside_the_results(self, edgeseg: Run, network: Path, frames: Path, tmp_path: Path) -> None:
+        page = tmp_path / "layers.html"
+        code, out, err = edgeseg(*self.given(network, frames, page), "--json")
+        assert (code, err) == (0, "")
+        text = page.read_text("utf-8")
+        assert text.startswith("<!doctype html>")
+        assert "<h1>toy</h1>" in text
+        for row in json.loads(out)["layers"]:
+            assert f"<code>{row['layer']}</code>" in text
+            assert f">{row['alone']['snr_db']:.1f}</td>" in text
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "layers.html", "toy.onnx"]
+
+    def test_one_that_exists(self, edgeseg: Run, network: Path, frames: Path, tmp_path: Path) -> None:
+        page = tmp_path / "layers.html"
+        page.write_text("mine")
+        code, out, err = edgeseg(*self.given(network, frames, page))
+        assert (code, out) == (1, "")
+        assert "exists; choose another place with -o or write into it with --force" in err
+        assert page.read_text() == "mine"
+        assert edgeseg(*self.given(network, frames, page), "--force")[0] == 0
+        assert page.read_text("utf-8") != "mine"
+
+    def test_of_another_kind(self, edgeseg: Run, network: Path, frames: Path, tmp_path: Path) -> None:
+        code, _, err = edgeseg(*self.given(network, frames, tmp_path / "layers.png"))
+        assert code == 2
+        assert "expected a file that ends in .html, but got -o" in err
+
+
 def test_layers_that_a_bundle_has_in_float_have_no_switch(edgeseg: Run, network: Path, frames: Path) -> None:
     given = ("--frames", frames, "--preset", "unit", "-q")
     assert edgeseg("convert", network, *given, "--keep-float", "depthwise")[0] == 0

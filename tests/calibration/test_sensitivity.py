@@ -81,6 +81,22 @@ def test_without_sparing() -> None:
     assert sensitivity_runs(2, 1, spare=False) == 4
 
 
+def test_blocks() -> None:
+    layers = (*LAYERS, "mute")
+    done: list[int] = []
+    found = measure_sensitivity(run, layers, [frame(0)], progress=done.append, blocks=[("quiet", "mute"), ("loud",)])
+    each = measure_sensitivity(run, layers, [frame(0)])
+    assert len(done) == sensitivity_runs(2, 1) == 6
+    first, second = found.layers
+    assert (first.name, first.others, first.layers) == ("quiet", ("mute",), ("quiet", "mute"))
+    assert second == each.layers[1]
+    assert (first.alone, first.spared) == (each.layers[0].alone, each.layers[0].spared)
+    assert found.int8_network == each.int8_network
+    together = measure_sensitivity(run, layers, [frame(0)], blocks=[layers])
+    assert together.layers[0].alone == each.int8_network
+    assert together.layers[0].spared == each.float_network
+
+
 def test_mixtures_score_as_the_analysis_does() -> None:
     frames = [frame(seed, labelled=True) for seed in range(3)]
     found = measure_sensitivity(run, LAYERS, frames, TRUTH)

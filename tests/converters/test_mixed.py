@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import onnx
@@ -139,6 +140,12 @@ class TestBudget:
         assert manifest.scores is not None
         assert manifest.scores.drop < loose.scores.drop
         assert result.seconds.keys() >= {"sensitivity", "search"}
+        report = json.loads((result.bundle.path / "report.json").read_text("utf-8"))
+        noise = {row["layer"]: row["alone"]["snr_db"] for row in report["sensitivity"]["layers"]}
+        assert noise.keys() == {layer.name for layer in manifest.quantization.layers}
+        for layer in kept:
+            assert f"{noise[layer.name]:.1f} dB" in layer.reason
+        assert 'id="sensitivity"' in (result.bundle.path / "report.html").read_text("utf-8")
 
     def test_the_same_twice(self, model: Path, frames: Path) -> None:
         options = dataclasses.replace(UNIT, budget=1.0, force=True)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.report_content import hostile_content, manifest, report_content, worst_frame
+from support.report_content import hostile_content, layers, manifest, report_content, sensitivity, worst_frame
 
-from edgeseg.converters.report import report_html
+from edgeseg.converters.report import report_html, sensitivity_html
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Scores
 
@@ -101,6 +101,20 @@ class TestScreenshot:
         assert share(pixels, "#5b9ff0") > 0.02
         assert pixels[5, 5].max() < 40
 
+    @pytest.mark.parametrize(
+        ("options", "loss", "card"), [((), "#b8431c", "#ffffff"), (("--force-dark-mode",), "#f08a63", "#171c23")]
+    )
+    def test_sensitivity(self, options: tuple[str, ...], loss: str, card: str, chromium: str, tmp_path: Path) -> None:
+        loud, quiet = (
+            screenshot(chromium, tmp_path, sensitivity_html("net", sensitivity(few), few, ("frame",)), *options)
+            for few in (layers(12), layers(1))
+        )
+        if options and share(loud, "#f5f6f8") > 0.05:
+            pytest.skip("this Chromium does not ask pages for their dark colours")
+        assert share(loud, card) > 0.1
+        # Two of the twelve bars are long; a single one is drawn against an axis of its own.
+        assert 0.0005 < share(quiet, loss) < share(loud, loss) < 0.01
+
 
 def pages() -> dict[str, str]:
     """The page in its extremes, and one that is too wide, by name."""
@@ -116,6 +130,9 @@ def pages() -> dict[str, str]:
         "agreement": report_html(
             report_content(manifest=manifest(scores=Scores("agreement", 100.0, 99.0, frame_names=("a",))), worst=frames)
         ),
+        "sensitivity": report_html(report_content(sensitivity=sensitivity(layers(), spared=False), worst=())),
+        "sensitivity alone": sensitivity_html("net", sensitivity(layers()), layers(), ("frame_1", "frame_2" * 40)),
+        "sensitivity by block": sensitivity_html(HOSTILE, sensitivity(layers(), block=9), layers(), (HOSTILE,)),
         "unscored": report_html(report_content(manifest=manifest(scores=None), worst=())),
         # Without its policy, so that only escaping keeps the names from running.
         "hostile": re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", hostile),
@@ -137,7 +154,7 @@ def measured(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 class TestPhone:
-    @pytest.mark.parametrize("name", ["usual", "many classes", "agreement", "unscored", "hostile"])
+    @pytest.mark.parametrize("name", [name for name in pages() if name != "too wide"])
     def test_fits(self, measured: Any, name: str) -> None:
         assert measured["found"][name] == {"width": PHONE, "outside": []}
 

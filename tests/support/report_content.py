@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.calibration.sensitivity import Effect, LayerEffect, Sensitivity
 from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report import ReportContent, WorstFrame
 from edgeseg.labels import LabelSet, load_labels
@@ -110,6 +111,21 @@ def worst_frame(name: str, classes: int, seed: int, size: tuple[int, int] = (256
     return WorstFrame(name, 100 * float(np.mean(float_map == int8_map)), frame, float_map, int8_map)
 
 
+def sensitivity(listed: tuple[Layer, ...], *, spared: bool = True, scored: bool = True, block: int = 1) -> Sensitivity:
+    """Of layers, or of blocks of some number of them: ever quieter ones, but for every seventh."""
+
+    def effect(noise: float) -> Effect:
+        return Effect(noise, 100 - 40 * noise, 70.0 - 90 * noise if scored else None)
+
+    names = [layer.name for layer in listed]
+    effects = []
+    for start in range(0, len(names), block):
+        first, *others = names[start : start + block]
+        noise = (0.04 if start // block % 7 == 3 else 0.002) / (1 + start / 20)
+        effects.append(LayerEffect(first, effect(noise), effect(0.2 - noise) if spared else None, tuple(others)))
+    return Sensitivity(effect(0.0), effect(0.2), tuple(effects), 4)
+
+
 def report_content(**changes: object) -> ReportContent:
     """The content with any of its fields replaced."""
     values: dict[str, object] = {
@@ -123,6 +139,10 @@ def report_content(**changes: object) -> ReportContent:
     return ReportContent(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def _hostile_layers(text: str) -> tuple[Layer, ...]:
+    return (Layer(text, text, "float", 10, text), Layer(f"a{text}", text, "int8", 10), *layers(3))
+
+
 def hostile_content(text: str) -> ReportContent:
     """The same string wherever a name, reason or version can stand."""
     names = (f"a{text}", f"b{text}", "c")
@@ -131,7 +151,7 @@ def hostile_content(text: str) -> ReportContent:
     whole = manifest(
         labels,
         network=Network(text, text, text, 17, text),
-        quantization=Quantization(text, (text,), (text,), (Layer(text, text, "float", 10, text), *layers(3))),
+        quantization=Quantization(text, (text,), (text,), _hostile_layers(text)),
         scores=Scores("miou", 50.0, 49.0, iou, iou, (text,), (text,)),
         files={text: text},
         tools={text: text},
@@ -143,6 +163,7 @@ def hostile_content(text: str) -> ReportContent:
         table=ranges(**{text: entry}),
         steps={text: 1.0},
         remarks=(text,),
+        sensitivity=sensitivity(_hostile_layers(text)[:2], block=2),
     )
 
 
