@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         default="canonical",
         metavar="NAME",
-        help="TensorRT versions that the graph must suit: canonical (8.5 to 11, the default) or tensorrt-10 (10 to 11)",
+        help="what the graph must suit: canonical (TensorRT 8.5 to 11, the default), tensorrt-10 (10 to 11), "
+        "strongly-typed, no-quantizers or jetpack-4",
     )
     parser.add_argument(
         "--advice", action="store_true", help="also show what costs speed; this does not change the exit code"

@@ -17,16 +17,28 @@ from edgeseg.converters.lint import structure as _structure  # noqa: F401
 from edgeseg.converters.lint import tensor_types as _tensor_types  # noqa: F401
 from edgeseg.converters.lint import zero_points as _zero_points  # noqa: F401
 from edgeseg.converters.lint.findings import RULES, Effect, Finding, Rule
-from edgeseg.converters.lint.profiles import CANONICAL, PROFILES, Profile, get_profile
+from edgeseg.converters.lint.profiles import (
+    CANONICAL,
+    JETPACK_4,
+    NO_QUANTIZERS,
+    PROFILES,
+    STRONGLY_TYPED,
+    Profile,
+    get_profile,
+)
 from edgeseg.converters.lint.scales import LARGEST_SCALE, SMALLEST_SCALE
 from edgeseg.converters.lint.subject import Subject, node_name
 from edgeseg.errors import LintError, ModelError
 
 __all__ = [
+    "CANONICAL",
+    "JETPACK_4",
     "LARGEST_SCALE",
+    "NO_QUANTIZERS",
     "PROFILES",
     "RULES",
     "SMALLEST_SCALE",
+    "STRONGLY_TYPED",
     "Effect",
     "Finding",
     "Profile",
@@ -44,7 +56,8 @@ def lint(model: onnx.ModelProto, profile: str = CANONICAL) -> list[Finding]:
 
     Args:
         model: any ONNX graph, quantized or not, with its weights loaded.
-        profile: "canonical" (TensorRT 8.5 to 11) or "tensorrt-10" (10.0 to 11).
+        profile: one of PROFILES: "canonical" (TensorRT 8.5 to 11), "tensorrt-10" (10.0 to 11), "strongly-typed" (10.12
+            to 11), "no-quantizers" (8.5 to 11, for what takes no Q/DQ) or "jetpack-4" (8.2, without Q/DQ and uint8).
 
     Returns:
         Findings in the order of the graph; empty for a graph that builds everywhere and runs in INT8 where Q/DQ asks

@@ -55,6 +55,7 @@ class Rule:
         title: the pattern in a few words.
         check: finds it.
         fixed_in: first TensorRT version that takes the pattern; None where no version does.
+        profiles: names of the profiles that the rule is of; empty for a rule of all.
     """
 
     code: str
@@ -62,10 +63,13 @@ class Rule:
     title: str
     check: Check
     fixed_in: Version | None = None
+    profiles: tuple[str, ...] = ()
 
     def findings(self, subject: Subject) -> list[Finding]:
         """What the check finds in a graph; nothing where every version of the profile takes the pattern."""
         if self.fixed_in is not None and subject.profile.oldest >= self.fixed_in:
+            return []
+        if self.profiles and subject.profile.name not in self.profiles:
             return []
         return [Finding(self.code, *problem) for problem in self.check(subject)]
 
@@ -74,7 +78,9 @@ RULES: dict[str, Rule] = {}
 """Every rule by its code, in the order of their modules."""
 
 
-def rule(code: str, effect: Effect, title: str, *, fixed_in: Version | None = None) -> Callable[[Check], Check]:
+def rule(
+    code: str, effect: Effect, title: str, *, fixed_in: Version | None = None, profiles: tuple[str, ...] = ()
+) -> Callable[[Check], Check]:
     """Register a check under a code of its own.
 
     Raises:
@@ -84,7 +90,7 @@ def rule(code: str, effect: Effect, title: str, *, fixed_in: Version | None = No
     def register(check: Check) -> Check:
         if code in RULES:
             raise ValueError(f"lint rule {code} is already taken by {RULES[code].title!r}")
-        RULES[code] = Rule(code, effect, title, check, fixed_in)
+        RULES[code] = Rule(code, effect, title, check, fixed_in, profiles)
         return check
 
     return register

@@ -9,18 +9,18 @@ __all__ = ["INTEGER_OPERATORS", "KNOWN", "NEWER"]
 INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 """Quantized forms other than Q/DQ; no version has them."""
 
-# Branch 8.5. NonZero and NonMaxSuppression stand in that list too, but their result has no fixed size: later versions
-# take them through plug-ins that need not be there.
+# Branches 8.5 and 8.2. NonZero and NonMaxSuppression stand in that list too, but their result has no fixed size: later
+# versions take them through plug-ins that need not be there.
 KNOWN = frozenset(
     (
         "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
         "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
         "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear", "Div", "Dropout", "Einsum",
         "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
-        "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample",
-        "GRU", "HardSigmoid", "HardSwish", "Identity", "If", "ImageScaler", "InstanceNormalization", "IsNaN",
+        "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual",
+        "GRU", "HardSigmoid", "Identity", "If", "ImageScaler", "InstanceNormalization", "IsNaN",
         "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Loop", "LpNormalization", "LpPool", "LRN", "LSTM",
-        "MatMul", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "Not", "OneHot",
+        "MatMul", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "Not",
         "Or", "Pad", "ParametricSoftplus", "Pow", "PRelu", "QuantizeLinear", "RandomNormal", "RandomNormalLike",
         "RandomUniform", "RandomUniformLike", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum",
         "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
@@ -30,9 +30,11 @@ KNOWN = frozenset(
         "ThresholdedRelu", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Upsample", "Where", "Xor",
     )
 )  # fmt: skip
-"""Operators of ONNX's own set that TensorRT 8.5 and every later version import."""
+"""Operators of ONNX's own set that TensorRT 8.2 and every later version import."""
 
 NEWER: dict[str, Version] = {
+    # Missing in 8.2; two of them came with 8.4.
+    **dict.fromkeys(("GridSample", "HardSwish", "OneHot"), (8, 5)),
     **dict.fromkeys(("GroupNormalization", "LayerNormalization"), (8, 6)),
     **dict.fromkeys(
         (

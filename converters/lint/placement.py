@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx
 
 from edgeseg.converters.lint.findings import Problem, rule
+from edgeseg.converters.lint.profiles import JETPACK_4, NO_QUANTIZERS
 from edgeseg.converters.lint.quantizers import is_quantizer
 from edgeseg.converters.lint.subject import MOVES, Subject, node_name
 from edgeseg.converters.macs import COMPUTE
@@ -78,6 +79,17 @@ def _on_logits(subject: Subject) -> Iterator[Problem]:
                 f"no INT8 layer reads it (only {', '.join(sorted(ends))})",
                 "leave the last layer's output in float",
             )
+
+
+@rule("Q205", "refused", "Q/DQ where none is taken", profiles=(NO_QUANTIZERS, JETPACK_4))
+def _not_taken(subject: Subject) -> Iterator[Problem]:
+    for quantizer in subject.distinct_quantizers:
+        yield Problem(
+            node_name(quantizer.node),
+            f"{quantizer.node.op_type} on {quantizer.role} {quantizer.source}; a calibration cache does not go "
+            "together with Q/DQ, DLA up to TensorRT 10.7 has none, and boards without INT8 cannot run it",
+            "take the form without Q/DQ, see docs/targets.md",
+        )
 
 
 def _quantized_outputs(subject: Subject) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:

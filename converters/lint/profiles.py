@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from edgeseg.errors import UsageError, unknown_name
 
-__all__ = ["CANONICAL", "PROFILES", "Profile", "Version", "get_profile"]
+__all__ = [
+    "CANONICAL",
+    "JETPACK_4",
+    "NO_QUANTIZERS",
+    "PROFILES",
+    "STRONGLY_TYPED",
+    "Profile",
+    "Version",
+    "get_profile",
+]
 
 Version = tuple[int, int]
 
@@ -32,10 +41,22 @@ class Profile:
 
 
 CANONICAL = "canonical"
+STRONGLY_TYPED = "strongly-typed"
+NO_QUANTIZERS = "no-quantizers"
+JETPACK_4 = "jetpack-4"
 
-# Opsets: the operator lists of the onnx-tensorrt parser, branches 8.5 ("up to Opset 17") and 10.0 (9 to 20).
+# Opsets: the operator lists of the onnx-tensorrt parser, branches 8.2 (9 to 13), 8.5 ("up to Opset 17") and 10.0 (9 to
+# 20).
 PROFILES: dict[str, Profile] = {
-    p.name: p for p in (Profile(CANONICAL, (8, 5), 17), Profile("tensorrt-10", (10, 0), 20))
+    p.name: p
+    for p in (
+        Profile(CANONICAL, (8, 5), 17),
+        Profile("tensorrt-10", (10, 0), 20),
+        # Strong typing is NVIDIA's advice from 10.12 on and the only way from 11.0 on.
+        Profile(STRONGLY_TYPED, (10, 12), 20),
+        Profile(NO_QUANTIZERS, (8, 5), 17),
+        Profile(JETPACK_4, (8, 2), 13),
+    )
 }
 """Profiles by name; the canonical one is what bundles are held to."""
 

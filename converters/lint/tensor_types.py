@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import onnx
 from onnx import TensorProto
 
 from edgeseg.converters.graph import attribute
@@ -117,6 +118,7 @@ def _int64_edge(subject: Subject) -> Iterator[Problem]:
 @rule("T107", "refused", "element type that TensorRT does not have")
 def _foreign(subject: Subject) -> Iterator[Problem]:
     known = _EVERYWHERE | (_SINCE_10 if subject.profile.oldest >= (10, 0) else frozenset())
+    known -= {TensorProto.UINT8} if subject.profile.oldest < (8, 5) else set()
     for tensor in dict.fromkeys((*subject.index.inputs, *subject.index.outputs)):
         if subject.producer_op(tensor) == "Cast":
             continue  # the Cast is named below
@@ -131,6 +133,30 @@ def _foreign(subject: Subject) -> Iterator[Problem]:
             kind = subject.types.get(tensor, 0) if tensor in subject.initializers else 0
             if kind and kind not in known:
                 yield _foreign_type(subject, node_name(node), f"initializer {tensor} is {type_name(kind)}")
+
+
+@rule("T108", "refused", "operator on two float types")
+def _two_floats(subject: Subject) -> Iterator[Problem]:
+    compute = {id(node) for node in subject.compute_nodes}  # T105 is theirs
+    for node in subject.nodes:
+        known = onnx.defs.has(node.op_type, subject.opset, node.domain)
+        if id(node) in compute or is_quantizer(node) or not known:
+            continue
+        formal = onnx.defs.get_schema(node.op_type, subject.opset, node.domain).inputs
+        groups: dict[str, dict[int, str]] = {}
+        for place, tensor in enumerate(node.input):
+            kind = subject.types.get(tensor, 0)
+            if kind in _FLOATS and formal:
+                groups.setdefault(formal[min(place, len(formal) - 1)].type_str, {})[kind] = tensor
+        for found in groups.values():
+            if len(found) > 1:
+                words = " and ".join(f"{tensor} is {type_name(kind)}" for kind, tensor in found.items())
+                yield Problem(
+                    node_name(node),
+                    f"{words}, but {node.op_type} computes in one type; with strong typing TensorRT casts nothing by "
+                    "itself",
+                    "put a Cast before the one that is not of the type wanted",
+                )
 
 
 def _foreign_type(subject: Subject, name: str, what: str) -> Problem:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from support.graphs import toy_network
 from support.lint_graphs import FAULTY, Toy, canonical_graph
 
-from edgeseg.converters.lint import PROFILES, RULES, Finding, advise, lint, require_clean
+from edgeseg.converters.lint import CANONICAL, PROFILES, RULES, Finding, advise, lint, require_clean
 from edgeseg.converters.lint.findings import rule
 from edgeseg.converters.place import place_qdq, plan_placement
 from edgeseg.errors import LintError, ModelError, UsageError
@@ -19,6 +19,11 @@ from edgeseg.errors import LintError, ModelError, UsageError
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAULTS = sorted(code for code in RULES if RULES[code].effect != "advice")
 ADVICE = sorted(set(RULES) - set(FAULTS))
+
+
+def profile_of(code: str) -> str:
+    """A profile that has the rule."""
+    return next(iter(RULES[code].profiles), CANONICAL)
 
 
 def codes(findings: list[Finding]) -> set[str]:
@@ -31,7 +36,12 @@ class TestEveryRule:
 
     @pytest.mark.parametrize("code", FAULTS)
     def test_finds_its_fault_and_no_other(self, code: str) -> None:
-        assert codes(lint(FAULTY[code]())) == {code}
+        assert codes(lint(FAULTY[code](), profile_of(code))) == {code}
+
+    @pytest.mark.parametrize("code", sorted(c for c in RULES if RULES[c].profiles))
+    def test_of_a_profile_is_silent_in_others(self, code: str) -> None:
+        assert set(RULES[code].profiles) < set(PROFILES)
+        assert lint(FAULTY[code]()) == []
 
     @pytest.mark.parametrize("code", ADVICE)
     def test_advice_is_no_finding(self, code: str) -> None:
@@ -44,7 +54,7 @@ class TestEveryRule:
         model = FAULTY[code]()
         tensors = {t for n in model.graph.node for t in (*n.input, *n.output)}
         known = {n.name for n in model.graph.node} | {f"node_of_{t}" for t in tensors} | tensors | {"graph"}
-        for finding in lint(model) + advise(model):
+        for finding in lint(model, profile_of(code)) + advise(model):
             assert finding.node in known - {""}
             assert finding.message
             assert finding.cure
@@ -364,7 +374,7 @@ class TestLint:
     def test_unknown_profile(self) -> None:
         with pytest.raises(UsageError, match="unknown lint profile 'canonica'; did you mean canonical"):
             lint(canonical_graph(), profile="canonica")
-        assert set(PROFILES) == {"canonical", "tensorrt-10"}
+        assert set(PROFILES) == {"canonical", "tensorrt-10", "strongly-typed", "no-quantizers", "jetpack-4"}
 
     def test_weights_left_outside(self) -> None:
         model = canonical_graph()

@@ -22,8 +22,8 @@ Inspect = Callable[[onnx.ModelProto], dict[str, Any]]
 
 # TensorRT-RTX is one version of many. Q107, Q109 and the like concern older ones; these it judges itself.
 REFUSED = (
-    "Q101", "Q106", "Q110", "Q112", "Q113", "Q115", "T101", "T102", "T103", "T105", "T107", "O101", "O102", "O104",
-    "O105", "O107", "O108", "G102", "G105",
+    "Q101", "Q106", "Q110", "Q112", "Q113", "Q115", "T101", "T102", "T103", "T105", "T107", "T108", "O101", "O102",
+    "O104", "O105", "O107", "O108", "G102", "G105",
 )  # fmt: skip
 FLOAT = ("Q103", "Q104", "Q105", "Q201", "Q202")
 BUILT_IN_INT8 = ("Q102", "Q107", "Q108", "Q109", "Q111", "Q114", "Q116", "Q203", "Q204", "G103", "G104", "A106")

@@ -169,11 +169,15 @@ def random_frame(height: int = 64, width: int = 64, seed: int = 0) -> NDArray[np
 
 def run_graph(model: onnx.ModelProto, *, threads: int = 1, **feeds: Array) -> list[Array]:
     """Outputs of a graph by ONNX Runtime without graph optimisation."""
+    return list(cpu_session(model, threads=threads).run(None, feeds))
+
+
+def cpu_session(model: onnx.ModelProto, *, threads: int = 1) -> Any:
+    """ONNX Runtime on a graph, without graph optimisation."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, feeds))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -247,6 +247,11 @@ def _pair_on_logits(toy: Toy) -> Toy:
     return toy.output(toy.node("Softmax", toy.quantize(toy.int8_conv(toy.input())), axis=1))
 
 
+@_faulty("Q205")
+def _pair_for_a_cache(toy: Toy) -> Toy:
+    return toy.output(toy.int8_conv(toy.input()))
+
+
 @_faulty("T101")
 def _uint8_transpose(toy: Toy) -> Toy:
     planes = toy.node("Transpose", toy.input(kind=UINT8), perm=[0, 2, 3, 1])
@@ -283,6 +288,12 @@ def _int64_output(toy: Toy) -> Toy:
 @_faulty("T107")
 def _uint16_input(toy: Toy) -> Toy:
     return toy.output(toy.node("Cast", toy.input(kind=TensorProto.UINT16), to=FLOAT))
+
+
+@_faulty("T108")
+def _half_skip(toy: Toy) -> Toy:
+    data = toy.input()
+    return toy.output(toy.node("Add", data, toy.node("Cast", data, to=TensorProto.FLOAT16)))
 
 
 @_faulty("O101")
