@@ -66,6 +66,7 @@ class Measurement:
         latency: ms from a frame's arrival to its class map, one frame at a time.
         stages: ms by stage of the same frames; decode is the wait for the source, before the frame's arrival.
         frames, seconds: of the stream, several frames in flight.
+        spans: begin and end of the stream's rounds, in seconds of time.perf_counter.
         bare_frames, bare_seconds: of the bare engine, as many calls in flight.
         rounds: pairs of rounds.
     """
@@ -74,6 +75,7 @@ class Measurement:
     stages: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
     frames: int = 0
     seconds: float = 0.0
+    spans: list[tuple[float, float]] = field(default_factory=list)
     bare_frames: int = 0
     bare_seconds: float = 0.0
     rounds: int = 0
@@ -151,7 +153,9 @@ def _frames_a_round(
 def _stream(segmenter: Segmenter, frames: Iterable[Any], result: Measurement) -> None:
     start = time.perf_counter()
     count = sum(1 for _ in segmenter.stream(frames))
-    result.seconds += time.perf_counter() - start
+    end = time.perf_counter()
+    result.seconds += end - start
+    result.spans.append((start, end))
     result.frames += count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, 
 
 if TYPE_CHECKING:
     from edgeseg.apps.benchmark import FrameMaker, Measurement
+    from edgeseg.power import PowerMeter
     from edgeseg.segmenter import Segmenter
 
 __all__ = ["add_arguments", "run"]
@@ -28,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="real frames, decoded while they are measured; default: synthetic ones of the network's size, in memory",
     )
     parser.add_argument("--seconds", type=positive_count, default=10, metavar="S", help="time to measure (default 10)")
+    parser.add_argument(
+        "--power", action="store_true", help="also the board's power by rail, mJ a frame and temperatures (on a Jetson)"
+    )
     add_skip_broken_argument(parser)
     add_backend_arguments(parser)
     add_json_argument(parser)
@@ -36,10 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     import edgeseg
-    from edgeseg import engine_cache
+    from edgeseg import engine_cache, power
     from edgeseg.apps.benchmark import measure
     from edgeseg.backends import Target, get_backend
 
+    meter = power.PowerMeter(power.find_sensors()) if options.power else None
     with (
         only_results_on_stdout(),
         edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter,
@@ -49,12 +55,17 @@ def run(options: argparse.Namespace) -> int:
         target = Target(threads=options.threads, goal="throughput")
         engine = engine_cache.engine(backend, bundle.read_model(), bundle.manifest.files["model.onnx"], target)
         try:
-            with progress_for(options.quiet).step("measure (seconds)", options.seconds) as step:
+            with (
+                progress_for(options.quiet).step("measure (seconds)", options.seconds) as step,
+                meter or contextlib.nullcontext(),
+            ):
                 measured = measure(segmenter, engine, frames, options.seconds, threads=options.threads, progress=step)
         finally:
             engine.close()
         result = _summary(measured, segmenter, options)
         result["engine"], result["engine_version"] = backend.name, backend.version()
+        if meter is not None:
+            result["power"] = _power(meter, measured)
         first = next(iter(frames(1))).image
         result["frame_size"] = list(first.shape[:2])
     if options.json:
@@ -98,6 +109,43 @@ def _summary(measured: Measurement, segmenter: Segmenter, options: argparse.Name
     }
 
 
+def _power(meter: PowerMeter, measured: Measurement) -> dict[str, Any]:
+    """Power while the stream ran, by rail and, where the board is known, in all."""
+    from edgeseg.power import total_rails
+
+    record = meter.record()
+
+    def of(rails: tuple[str, ...]) -> dict[str, Any]:
+        joules = record.joules(rails, measured.spans)
+        return {"mean_w": joules / measured.seconds, "mj_per_frame": 1e3 * joules / measured.frames}
+
+    total = total_rails(record.watts)
+    return {
+        "rails": {name: of((name,)) for name in record.watts},
+        "total": None if total is None else {"rails": list(total), **of(total)},
+        "degrees_c": record.temperatures(),
+        "samples": len(record.times),
+    }
+
+
+def _power_text(power: dict[str, Any]) -> str:
+    rows = [("power while streaming", "mean W", "mJ a frame")]
+    entries = dict(power["rails"])
+    if power["total"] is not None and len(power["total"]["rails"]) > 1:
+        entries[f"total ({' + '.join(power['total']['rails'])})"] = power["total"]
+    for name, entry in entries.items():
+        rows.append((name, f"{entry['mean_w']:.3f}", f"{entry['mj_per_frame']:.2f}"))
+    text = f"\n\n{table(rows, right=(1, 2))}"
+    zones = power["degrees_c"]
+    if zones:
+        degrees = [("temperature", "first", "last", "highest")]
+        degrees += [
+            (name, *(f"{zone[key]:.1f}" for key in ("first", "last", "highest"))) for name, zone in zones.items()
+        ]
+        text += f"\n\n{table(degrees, right=(1, 2, 3))}"
+    return text
+
+
 def _text(result: dict[str, Any]) -> str:
     rows = [("one frame at a time", "p50 ms", "p95 ms", "p99 ms", "frames/s")]
     latency = result["latency_ms"]
@@ -111,4 +159,4 @@ def _text(result: dict[str, Any]) -> str:
         f"stream, end to end  {result['fps']:.1f} frames/s\n"
         f"bare engine         {result['bare_engine_fps']:.1f} frames/s\n"
         f"ratio               {result['ratio']:.3f} (alternating rounds of the same run: {result['rounds']})"
-    )
+    ) + (_power_text(result["power"]) if "power" in result else "")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from support.colours import Run
 
-from edgeseg import Bundle
+from edgeseg import Bundle, power
 from edgeseg.apps import benchmark
 from edgeseg.apps.benchmark import Percentiles, SyntheticFrame, measure, synthetic_frames
 from edgeseg.errors import EngineError
@@ -116,3 +118,60 @@ class TestCommand:
         code, _, err = edgeseg("bench", bundle, "--frames", tmp_path / "none")
         assert code == 1
         assert "there is no file or folder" in err
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fake AGX Orin, whose three rails draw 10, 2 and 4 W."""
+    rails = {"VDD_GPU_SOC": (20000, 500), "VDD_CPU_CV": (20000, 100), "VIN_SYS_5V0": (5000, 800)}
+    monitor = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
+    monitor.mkdir(parents=True)
+    for i, (name, (voltage, current)) in enumerate(rails.items(), start=1):
+        for file, content in ((f"in{i}_label", name), (f"in{i}_input", voltage), (f"curr{i}_input", current)):
+            (monitor / file).write_text(f"{content}\n")
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("tj-thermal\n")
+    (zone / "temp").write_text("51250\n")
+    monkeypatch.setattr(power, "find_sensors", partial(power.find_sensors, tmp_path))
+    monkeypatch.setattr(benchmark, "ROUND_SECONDS", 0.02)
+    return tmp_path
+
+
+class TestPower:
+    def test_json(self, edgeseg: Run, bundle: Path, board: Path) -> None:
+        code, out, err = edgeseg("bench", bundle, "--seconds", "1", "--power", "--json")
+        assert (code, err) == (0, "")
+        found = json.loads(out)
+        watts = {name: entry["mean_w"] for name, entry in found["power"]["rails"].items()}
+        assert watts == pytest.approx({"VDD_GPU_SOC": 10, "VDD_CPU_CV": 2, "VIN_SYS_5V0": 4})
+        total = found["power"]["total"]
+        assert total["rails"] == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"]
+        assert total["mean_w"] == pytest.approx(16)
+        # Constant power: the energy of a frame is the power over the stream's frames a second.
+        assert total["mj_per_frame"] == pytest.approx(16e3 / found["fps"])
+        assert found["power"]["degrees_c"] == {"tj-thermal": {"first": 51.25, "last": 51.25, "highest": 51.25}}
+        assert found["power"]["samples"] >= 2
+
+    def test_text(self, edgeseg: Run, bundle: Path, board: Path) -> None:
+        code, out, _ = edgeseg("bench", bundle, "--seconds", "1", "--power")
+        assert code == 0
+        assert "power while streaming" in out
+        assert re.search(r"^VDD_GPU_SOC +10\.000 +\d+\.\d\d$", out, re.MULTILINE)
+        assert "total (VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0)  16.000" in out
+        assert "tj-thermal    51.2  51.2     51.2" in out
+
+    def test_a_machine_without_rails(
+        self, edgeseg: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(power, "find_sensors", partial(power.find_sensors, tmp_path))
+        code, out, err = edgeseg("bench", bundle, "--power")
+        assert (code, out) == (1, "")
+        assert err.count("\n") == 1
+        assert "power is read from a Jetson's monitors (INA3221, INA238), but " in err
+        assert "has none; measure without --power" in err
+
+    def test_spans_are_the_streams(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        measured = measure(FakeSegmenter(bundle), FakeEngine(), synthetic_frames(24, 32), 0)  # type: ignore[arg-type]
+        assert len(measured.spans) == measured.rounds == 1
+        assert sum(end - begin for begin, end in measured.spans) == pytest.approx(measured.seconds)
