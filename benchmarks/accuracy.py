@@ -34,6 +34,7 @@ RECIPES = {
     "mse, bias": CalibrationRecipe("mse", equalize=False, correct_bias=True),
     "auto, equalized": CalibrationRecipe(AUTO, equalize=True, correct_bias=False),
     "auto, both": CalibrationRecipe(AUTO),
+    "auto, both, partners": CalibrationRecipe(AUTO, share=True),
 }
 
 
@@ -43,7 +44,6 @@ def measure(
     """Print one line a recipe."""
     options = options_for(network, shared, folder, count)
     prepared = prepare(shared / "models" / network.file, options)
-    placement = plan_placement(prepared.model)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     truth = (mapping.target if mapping else prepared.labels).classes()
     split = split_frames(str(shared / "data" / "camvid" / "train" / "images"), options, truth)
@@ -52,6 +52,7 @@ def measure(
         known = {f.digest: float_network(f.image) for f, _ in split.scored(seen)}
     for title in recipes:
         recipe = RECIPES[title]
+        placement = plan_placement(prepared.model, partners=recipe.share)
         found = calibrate(prepared, placement, split.calibration, recipe, lambda units: None)
         quantized = place_qdq(found.model, placement, found.table.ranges, found.shifts)
         replay = partial(next, iter(known.values()))
@@ -61,7 +62,7 @@ def measure(
         line = f"float {scores.float_score:6.2f}  int8 {scores.int8_score:6.2f}  drop {scores.drop:5.2f}"
         low, high = scores.drop_interval or (0.0, 0.0)
         spread = f"({low:5.2f} to {high:5.2f})"
-        print(f"{name:14} {title:16} {line} {spread}  agreement {result.agreement:6.2f}", flush=True)
+        print(f"{name:14} {title:20} {line} {spread}  agreement {result.agreement:6.2f}", flush=True)
 
 
 def main() -> int:

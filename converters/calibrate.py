@@ -15,12 +15,14 @@ from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.measure import Feed, measure_ranges
 from edgeseg.calibration.observers import Histogram
 from edgeseg.calibration.ranges import AUTO, CANDIDATES, METHODS
-from edgeseg.calibration.table import CalibrationTable, Entry, calibration_key, choose_ranges
+from edgeseg.calibration.table import CalibrationTable, Entry, SharedRange, calibration_key, choose_ranges
 from edgeseg.converters.equalize import channel_factors, scale_channels
 from edgeseg.converters.findings import Findings, keep, stored
 from edgeseg.converters.options import DEFAULT_METHOD
+from edgeseg.converters.partners import shared_groups
 from edgeseg.converters.place import Placement
 from edgeseg.converters.prepare import Prepared
+from edgeseg.converters.share import share_ranges
 from edgeseg.converters.trials import Trials, best_by_output
 from edgeseg.environment import read_environment
 from edgeseg.errors import FrameError, UsageError, unknown_name
@@ -38,6 +40,9 @@ TRIAL_FRAMES = 2
 SHIFT_FRAMES = 4
 """Frames over which the shift of each channel is averaged."""
 
+_OF_SKIPS = "mse"
+"""What chooses the range of a tensor that only sums read: its own error is what reaches the output."""
+
 SMALLEST_SHARE = 4
 """A frame may be this many times smaller than the network's input, in each direction."""
 
@@ -54,16 +59,22 @@ class CalibrationRecipe:
         method: a chooser of `edgeseg.calibration.ranges.METHODS`, or AUTO.
         equalize: bring channels of one tensor to like magnitudes, see `edgeseg.converters.equalize`.
         correct_bias: add to biases what quantization takes from the means of outputs.
+        share: give tensors that a concatenation brings together one range.
     """
 
     method: str = DEFAULT_METHOD
     equalize: bool = True
     correct_bias: bool = True
+    share: bool = False
 
     @property
     def techniques(self) -> tuple[str, ...]:
         """What the manifest says was done beyond choosing ranges."""
-        done = {"cross-layer equalization": self.equalize, "bias correction": self.correct_bias}
+        done = {
+            "cross-layer equalization": self.equalize,
+            "bias correction": self.correct_bias,
+            "quantized partners": self.share,
+        }
         return tuple(name for name, chosen in done.items() if chosen)
 
 
@@ -116,7 +127,7 @@ def calibrate(
         raise UsageError(unknown_name("calibration method", recipe.method, [*METHODS, AUTO]))
     digests, names = _digests(prepared, frames)
     graph = prepared.model.SerializeToString(deterministic=True)
-    key = calibration_key(graph, digests, placement.tensors, " + ".join((recipe.method, *recipe.techniques)))
+    key = calibration_key(graph, digests, placement.quantized, " + ".join((recipe.method, *recipe.techniques)))
     store = read_environment().cache_dir / "calibration" / f"{key}.json"
     known = stored(store, key)
     if known is not None:
@@ -130,10 +141,11 @@ def calibrate(
         factors = channel_factors(prepared.model, measure_channels(prepared.model, placement.tensors, some, progress))
     model = scale_channels(prepared.model, factors)
     histograms = measure_ranges(
-        model, placement.tensors, _feeds(prepared, frames), progress=progress, frame_names=names
+        model, placement.quantized, _feeds(prepared, frames), progress=progress, frame_names=names
     )
-    entries, shifts = _choose(model, placement, histograms, recipe, _feeds(prepared, frames.select(SHIFT_FRAMES)))
-    table = CalibrationTable(key, recipe.method, digests, entries)
+    found = _choose(model, placement, histograms, recipe, _feeds(prepared, frames.select(SHIFT_FRAMES)))
+    entries, shared, shifts = found
+    table = CalibrationTable(key, recipe.method, digests, entries, shared)
     keep(store, Findings(table, factors, shifts))
     return Calibrated(model, table, shifts, names, reused=False)
 
@@ -144,24 +156,30 @@ def _choose(
     histograms: Mapping[str, Histogram],
     recipe: CalibrationRecipe,
     feeds: Iterable[Feed],
-) -> tuple[dict[str, Entry], dict[str, Array]]:
-    """Ranges, and what they take from the means of outputs."""
-    if recipe.method != AUTO and not recipe.correct_bias:
-        return choose_ranges(histograms, recipe.method), {}
+) -> tuple[dict[str, Entry], tuple[SharedRange, ...], dict[str, Array]]:
+    """Ranges, those that tensors share, and what they take from the means of outputs."""
+    groups = shared_groups(model, placement.quantized) if recipe.share else ()
+    if recipe.method != AUTO and not recipe.correct_bias and not groups:
+        return choose_ranges(histograms, recipe.method), (), {}
     frames, trials = list(feeds), Trials(model, placement)
+    few = frames[:: SHIFT_FRAMES // TRIAL_FRAMES]
     if recipe.method == AUTO:
         candidates = {
             name: {tensor: choose(histogram) for tensor, histogram in histograms.items()}
             for name, choose in CANDIDATES.items()
         }
-        best = best_by_output(trials, candidates, frames[:: SHIFT_FRAMES // TRIAL_FRAMES])
+        best = dict.fromkeys(histograms, _OF_SKIPS) | best_by_output(trials, candidates, few)
         entries = {t: Entry.of(h, candidates[best[t]][t], best[t]) for t, h in histograms.items()}
     else:
         entries = choose_ranges(histograms, recipe.method)
+    shared = share_ranges(trials, groups, {t: entry.amax for t, entry in entries.items()}, few)
+    for each in shared:
+        for tensor in each.tensors:
+            entries[tensor] = Entry.of(histograms[tensor], each.amax, entries[tensor].method)
     if not recipe.correct_bias:
-        return entries, {}
+        return entries, shared, {}
     errors = trials.run({tensor: entry.amax for tensor, entry in entries.items()}, frames)
-    return entries, {layer: error.shift for layer, error in errors.items()}
+    return entries, shared, {layer: error.shift for layer, error in errors.items()}
 
 
 def check_frame_size(frame: Frame, spec: InputSpec) -> None:

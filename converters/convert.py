@@ -78,16 +78,18 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     """
     if options.method not in (*METHODS, AUTO):
         raise UsageError(unknown_name("method", options.method, [*METHODS, AUTO]))
-    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias)
+    if options.partners and options.budget is not None:
+        raise UsageError("--partners quantizes sums, which --budget cannot leave in float; give one of the two")
+    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias, share=options.partners)
     folder = options.output or _place_beside(Path(model))
     check_place(folder, force=options.force)
     steps = Steps(progress or SilentProgress())
     with steps("prepare"):
         prepared = prepare(model, options)
-        placement = plan_placement(prepared.model)
+        placement = plan_placement(prepared.model, partners=options.partners)
         kept = kept_by_name(placement, options.keep_float)
         if kept:
-            placement = plan_placement(prepared.model, kept)
+            placement = plan_placement(prepared.model, kept, partners=options.partners)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
     split = split_frames(frames, options, (mapping.target if mapping else prepared.labels).classes())
     with steps("check", _PARITY_FRAMES) as advance:

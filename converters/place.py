@@ -1,9 +1,9 @@
-"""Where Q/DQ stands: the inputs and weights of convolutions, nowhere else.
+"""Where Q/DQ stands: the inputs and weights of convolutions, and on request the skip inputs of sums.
 
 The plain recipe. Quantizing Add, Concat, PReLU or BatchNorm separately is what costs light networks their accuracy;
 TensorRT needs pairs at the two inputs of a convolution and nowhere else for it to run in INT8 (NVIDIA TensorRT guide,
-"Q/DQ Layer-Placement Recommendations"). Symmetric: int8, zero point 0, one scalar scale an activation tensor, one
-scale an output channel for weights, bias in float.
+"Q/DQ Layer-Placement Recommendations"); those that save it time elsewhere are in `partners`. Symmetric: int8, zero
+point 0, one scalar scale an activation tensor, one scale an output channel for weights, bias in float.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model, remove_unused, set_constant
 from edgeseg.converters.macs import COMPUTE, macs
+from edgeseg.converters.partners import Skip, residual_skips
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 from edgeseg.manifest import Layer
 
@@ -39,19 +40,29 @@ class Placement:
 
     Attributes:
         layers: every compute node with its precision, MACs, and the reason where it stays in float.
-        tensors: activation tensors that get a Q/DQ pair, in the order of the graph.
+        tensors: activation tensors that INT8 layers read, in the order of the graph.
+        skips: inputs of sums that are quantized too.
     """
 
     layers: tuple[Layer, ...]
     tensors: tuple[str, ...]
+    skips: tuple[Skip, ...] = ()
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """Every activation tensor that gets a Q/DQ pair: `tensors`, and those of skips alone."""
+        return tuple(dict.fromkeys((*self.tensors, *(skip.tensor for skip in self.skips))))
 
 
-def plan_placement(model: onnx.ModelProto, keep_float: Mapping[str, str] | None = None) -> Placement:
+def plan_placement(
+    model: onnx.ModelProto, keep_float: Mapping[str, str] | None = None, *, partners: bool = False
+) -> Placement:
     """Decide for each compute node whether it is quantized.
 
     Args:
         model: the float graph, with named nodes and static shapes.
         keep_float: why layers stay in float that could be quantized, by name.
+        partners: also quantize the skip inputs of sums that INT8 convolutions take part in.
 
     Raises:
         UnsupportedModelError: when no convolution can be quantized.
@@ -73,7 +84,8 @@ def plan_placement(model: onnx.ModelProto, keep_float: Mapping[str, str] | None 
                 "larger --budget"
             )
         raise UnsupportedModelError("expected convolutions with constant weights, but the graph has none to quantize")
-    return Placement(tuple(layers), tuple(tensors))
+    skips = residual_skips(model, {layer.name for layer in layers if layer.precision == "int8"}) if partners else ()
+    return Placement(tuple(layers), tuple(tensors), skips)
 
 
 def _reason_for_float(node: onnx.NodeProto, constants: set[str]) -> str:
@@ -126,11 +138,12 @@ def place_qdq(
         CalibrationError: when a tensor has no range, or one that is no positive finite number.
     """
     quantized = {layer.name for layer in placement.layers if layer.precision == "int8"}
+    skips = {skip.node: skip.tensor for skip in placement.skips}
     placed = correct_biases(model, {name: shift for name, shift in (shifts or {}).items() if name in quantized})
     graph = placed.graph
     index = GraphIndex(placed)
     weights = {i.name: i for i in graph.initializer}
-    pairs = {tensor: _activation_pair(index, tensor, ranges) for tensor in placement.tensors}
+    pairs = {tensor: _activation_pair(index, tensor, ranges) for tensor in placement.quantized}
     waiting = dict(pairs)
     nodes: list[onnx.NodeProto] = []
     done: dict[str, str] = {}
@@ -152,6 +165,8 @@ def place_qdq(
                 done[weight] = pair.output
             node.input[0] = pairs[node.input[0]].output
             node.input[1] = done[weight]
+        if node.name in skips:
+            node.input[list(node.input).index(skips[node.name])] = pairs[skips[node.name]].output
         nodes.append(node)
         for output in node.output:
             follow(output)

@@ -75,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantization.add_argument(
         "--no-bias-correction", action="store_true", help="leave biases as they are where quantization shifts a mean"
     )
+    quantization.add_argument(
+        "--partners",
+        action="store_true",
+        help="also quantize the skip inputs of sums and give concatenated tensors one range: fewer kernels on a GPU, "
+        "at a cost in accuracy that is measured and shown",
+    )
     _add_mixed_precision_arguments(parser)
     quantization.add_argument(
         "--output",
@@ -171,6 +177,7 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         method=options.method,
         equalize=not options.no_equalize,
         correct_bias=not options.no_bias_correction,
+        partners=options.partners,
         budget=_budget(options),
         keep_float=tuple(options.keep_float),
         max_float_share=options.max_float_share,
