@@ -44,6 +44,7 @@ def report_json(content: ReportContent) -> str:
             _range(name, table.entries[name], index < DRAWN)
             for index, name in enumerate(table.most_clipped(len(table.entries)))
         ],
+        "shared_ranges": [dataclasses.asdict(group) for group in table.shared],
         "steps": content.steps,
         "seconds": sum(content.steps.values()),
         "peak_rss_mb": content.peak_rss_mb,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from edgeseg.calibration.observers import Histogram, HistogramObserver
 from edgeseg.calibration.ranges import METHODS
-from edgeseg.calibration.table import REPORT_BINS, CalibrationTable, Entry, calibration_key, choose_ranges
+from edgeseg.calibration.table import (
+    REPORT_BINS,
+    CalibrationTable,
+    Entry,
+    SharedRange,
+    calibration_key,
+    choose_ranges,
+)
 from edgeseg.errors import CalibrationError, UsageError
 
 
@@ -65,6 +73,8 @@ class TestEntry:
 class TestJson:
     def test_round_trip_is_exact(self) -> None:
         assert CalibrationTable.from_json(table().to_json()) == table()
+        shared = replace(table(), shared=(SharedRange(("input", "/conv/Conv_output_0"), 3.0, 0.25, 0.125),))
+        assert CalibrationTable.from_json(shared.to_json()) == shared
         empty = CalibrationTable("k", "mse", (), {})
         assert CalibrationTable.from_json(empty.to_json()) == empty
 
@@ -116,6 +126,21 @@ class TestJson:
         data = json.loads(table().to_json())
         data["entries"]["input"]["amax"] = -1
         with pytest.raises(CalibrationError, match=r"must be positive and finite, but are -1\.0"):
+            CalibrationTable.from_json(json.dumps(data))
+
+    def test_a_table_of_before_there_were_shared_ranges(self) -> None:
+        data = json.loads(table().to_json())
+        del data["shared"]
+        assert CalibrationTable.from_json(json.dumps(data)) == table()
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("amax", 0), ("noise", -1), ("own_noise", float("inf")), ("tensors", ["a"]), ("tensors", None)],
+    )
+    def test_a_shared_range_that_cannot_be(self, field: str, value: object) -> None:
+        data = json.loads(table().to_json())
+        data["shared"] = [{"tensors": ["a", "b"], "amax": 1, "noise": 1, "own_noise": 1, field: value}]
+        with pytest.raises(CalibrationError, match=r"cannot be|does not fit"):
             CalibrationTable.from_json(json.dumps(data))
 
 

@@ -118,6 +118,30 @@ class TestBundle:
         assert np.mean(maps[0] == maps[1]) > 0.999
 
 
+class TestPartners:
+    def test_skips_are_quantized_and_said(self, model: Path, frames: Path) -> None:
+        plain = convert(model, str(frames), UNIT)
+        joined = convert(
+            model, str(frames), dataclasses.replace(UNIT, partners=True, output=model.parent / "joined.edgeseg")
+        )
+        before, after = plain.bundle.manifest.quantization, joined.bundle.manifest.quantization
+        assert "quantized partners" in after.techniques
+        assert "quantized partners" not in before.techniques
+        assert [layer.precision for layer in after.layers] == [layer.precision for layer in before.layers]
+        pairs = []
+        for bundle in (plain.bundle, joined.bundle):
+            graph = onnx.load_from_string(bundle.read_model()).graph
+            rounded = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+            pairs.append([sum(i in rounded for i in n.input) for n in graph.node if n.op_type == "Add"])
+        assert pairs == [[0], [1]]
+        assert joined.bundle.manifest.scores is not None
+        assert joined.bundle.manifest.scores.drop < 10
+
+    def test_not_with_a_budget(self, model: Path, frames: Path) -> None:
+        with pytest.raises(UsageError, match="--partners quantizes sums, which --budget cannot leave in float"):
+            convert(model, str(frames), dataclasses.replace(UNIT, partners=True, budget=1.0))
+
+
 class TestReuse:
     def test_second_conversion_reuses_the_ranges(
         self, model: Path, frames: Path, monkeypatch: pytest.MonkeyPatch

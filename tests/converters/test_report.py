@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import re
 import sys
 from html.parser import HTMLParser
@@ -22,7 +23,7 @@ from support.report_content import (
     worst_frame,
 )
 
-from edgeseg.calibration.table import Entry
+from edgeseg.calibration.table import Entry, SharedRange
 from edgeseg.converters.report import ReportContent, WorstFrame, report_html
 from edgeseg.errors import MissingDependencyError, ShapeError
 from edgeseg.labels import LabelSet, load_labels
@@ -309,3 +310,18 @@ class TestRanges:
 
     def test_no_tensors(self) -> None:
         assert "No tensor was calibrated." in Page(report_html(small(table=ranges()))).text
+
+
+class TestSharedRanges:
+    def test_each_group_with_its_cost(self) -> None:
+        groups = (SharedRange(("a", "b<c"), 3.0, 0.02, 0.01), SharedRange(("d", "e"), 2.0, 0.0, 0.0))
+        content = report_content()
+        text = Page(
+            report_html(dataclasses.replace(content, table=dataclasses.replace(content.table, shared=groups)))
+        ).text
+        assert "Shared ranges" in text
+        assert "a b<c 3.00 +3.0 dB" in text
+        assert "d e 2.00 not measurable" in text
+
+    def test_none_without_groups(self) -> None:
+        assert "Shared ranges" not in report_html(report_content())

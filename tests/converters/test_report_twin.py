@@ -18,7 +18,7 @@ class TestTwin:
         data = json.loads(report_json(content))
         assert list(data) == [
             "schema_version", "network", "input", "output", "classes", "calibration", "scores", "layers",
-            "sensitivity", "worst_frames", "ranges", "steps", "seconds", "peak_rss_mb", "remarks", "tools", "files",
+            "sensitivity", "worst_frames", "ranges", "shared_ranges", "steps", "seconds", "peak_rss_mb", "remarks", "tools", "files",
         ]  # fmt: skip
         assert data["network"]["name"] == "espnetv2_s2.0_cityscapes"
         assert data["classes"][0] == {"name": "road", "color": [128, 64, 128]}
