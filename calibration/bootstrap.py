@@ -16,7 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONFIDENCE", "RESAMPLES", "Interval", "ScoreIntervals", "class_counts", "score_interval", "score_intervals"]
+__all__ = [
+    "CONFIDENCE",
+    "RESAMPLES",
+    "Interval",
+    "ScoreIntervals",
+    "class_counts",
+    "drop_error",
+    "score_interval",
+    "score_intervals",
+]
 
 CONFIDENCE = 0.95
 """Share of the resampled scores that an interval holds."""
@@ -103,6 +112,21 @@ def score_intervals(
     if float_score is None or int8_score is None or drop is None:
         return None
     return ScoreIntervals(float_score, int8_score, drop)
+
+
+def drop_error(float_frames: Sequence[NDArray[np.int64]], int8_frames: Sequence[NDArray[np.int64]]) -> float:
+    """The standard error, in points, of what the second network loses: the spread of the drop over the samples.
+
+    Args:
+        float_frames, int8_frames: as for `score_intervals`.
+
+    Returns:
+        0 for fewer than two frames, which say nothing of others.
+    """
+    before, after = _resampled(float_frames, int8_frames)
+    drops = before - after
+    known = drops[~np.isnan(drops)]
+    return float(known.std()) if known.size else 0.0
 
 
 def _resampled(*networks: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.calibration.bootstrap import class_counts
+from edgeseg.calibration.bootstrap import class_counts, drop_error
 from edgeseg.calibration.measure import Feed
 from edgeseg.errors import CalibrationError
 from edgeseg.labels import ClassMapping
@@ -18,6 +18,7 @@ from edgeseg.machine import usable_processors
 from edgeseg.metrics import ConfusionMatrix
 
 __all__ = [
+    "Drop",
     "Effect",
     "LayerEffect",
     "MixtureScore",
@@ -179,6 +180,24 @@ def sensitivity_runs(layers: int, frames: int, *, spare: bool = True) -> int:
     return frames * (2 + layers * (2 if spare else 1))
 
 
+@dataclass(frozen=True)
+class Drop:
+    """Points that a mixture of INT8 and float layers loses on some frames.
+
+    Attributes:
+        points: of mean IoU with labels, else of agreement; negative where it gains.
+        error: standard error of `points` for the frames being a sample of others, by bootstrap.
+    """
+
+    points: float
+    error: float = 0.0
+
+    @property
+    def bound(self) -> float:
+        """What other frames of the kind lose at most, five times of six: the drop and one standard error."""
+        return self.points + self.error
+
+
 class MixtureScore:
     """What mixtures of INT8 and float layers lose on the same frames.
 
@@ -198,28 +217,26 @@ class MixtureScore:
         self._run, self._frames, self._truth = run, frames, truth
         self._layers = frozenset(layers)
         self._float_maps = self._maps(frozenset())
-        self._float_miou = self._miou(self._float_maps) if truth is not None else math.nan
+        self._float_counts = self._counts(self._float_maps)
 
-    def drop(self, kept: Collection[str]) -> float:
-        """Points lost with the named layers in float and all others in INT8: of mean IoU with labels, else of
-        agreement, at the size of the logits."""
-        maps = self._maps(self._layers - frozenset(kept))
-        if self._truth is None:
-            equal = sum(int(np.count_nonzero(a == b)) for a, b in zip(self._float_maps, maps, strict=True))
-            return 100.0 - 100.0 * equal / sum(each.size for each in maps)
-        return self._float_miou - self._miou(maps)
+    def drop(self, kept: Collection[str]) -> Drop:
+        """What is lost with the named layers in float and all others in INT8, at the size of the logits."""
+        counts = self._counts(self._maps(self._layers - frozenset(kept)))
+        before, after = (_mean_iou(np.stack(each).sum(axis=0)) for each in (self._float_counts, counts))
+        return Drop(before - after, drop_error(self._float_counts, counts))
 
     def _maps(self, quantized: frozenset[str]) -> list[NDArray[np.uint8]]:
         with ThreadPoolExecutor(usable_processors(), "search") as pool:
             return list(pool.map(lambda frame: _class_map(self._run(frame.feed, quantized)), self._frames))
 
-    def _miou(self, maps: Sequence[NDArray[np.uint8]]) -> float:
-        assert self._truth is not None
-        total = None
-        for frame, class_map in zip(self._frames, maps, strict=True):
-            counts = _counts(class_map, frame.labels, self._truth)
-            total = counts if total is None else total + counts
-        return _mean_iou(total)
+    def _counts(self, maps: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.int64]]:
+        """`class_counts` of each frame; without labels those of a single class, where the class map is right that is
+        the float network's."""
+        if self._truth is None:
+            pairs = zip(self._float_maps, maps, strict=True)
+            return [np.array([[np.count_nonzero(a == b)], [b.size]], np.int64) for a, b in pairs]
+        pairs_with_labels = zip(self._frames, maps, strict=True)
+        return [_counts(class_map, frame.labels, self._truth) for frame, class_map in pairs_with_labels]
 
 
 def _effects(

@@ -3,6 +3,9 @@
 Layers are taken out of INT8 in the order of what each gains for what it costs, until the measured drop is within the
 budget; then those that turn out not to be needed go back, the most expensive first. What a layer gains is read from
 the sensitivity of each alone; what a set of layers gives is measured, because effects do not add up exactly.
+
+A search that stops as soon as a few frames lose no more than the budget stops where these frames are kinder than
+others. So the drop has to be within the budget by one standard error.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeseg.calibration.sensitivity import Sensitivity
+from edgeseg.calibration.sensitivity import Drop, Sensitivity
 
 __all__ = ["BudgetResult", "DropOf", "FloatLayer", "search_budget"]
 
-DropOf = Callable[[frozenset[str]], float]
-"""Points lost on the search frames with the given layers in float."""
+DropOf = Callable[[frozenset[str]], Drop]
+"""What is lost on the search frames with the given layers in float."""
 
 _RETURNS = 12
 """Layers that are tried in INT8 again at most; each try is a pass over the search frames."""
@@ -42,16 +45,16 @@ class BudgetResult:
 
     Attributes:
         layers: those left in float, the most valuable first.
-        int8_drop: points lost with all layers in INT8, on the search frames.
-        drop: points lost with them, on the search frames.
-        met: whether that is within the budget.
+        int8_drop: what all layers in INT8 lose on the search frames.
+        drop: what is lost with them in float.
+        met: whether that is within the budget by one standard error.
         float_share: their cost over that of all layers.
         evaluations: mixtures that were measured.
     """
 
     layers: tuple[FloatLayer, ...]
-    int8_drop: float
-    drop: float
+    int8_drop: Drop
+    drop: Drop
     met: bool
     float_share: float
     evaluations: int
@@ -78,20 +81,20 @@ def search_budget(
     """
     ranked = _ranked(sensitivity, costs, max_float_share)
     total = sum(costs[layer.name] for layer in sensitivity.layers)
-    drops: dict[int, float] = {}
+    drops: dict[int, Drop] = {}
 
-    def drop_at(count: int) -> float:
+    def drop_at(count: int) -> Drop:
         if count not in drops:
             drops[count] = drop_of(frozenset(layer.name for layer in ranked[:count]))
         return drops[count]
 
-    count = _first_within(drop_at, len(ranked), budget)
+    count = _first_within(lambda number: drop_at(number).bound, len(ranked), budget)
     chosen, drop, tries = list(ranked[:count]), drop_at(count), 0
-    if drop <= budget:
+    if drop.bound <= budget:
         chosen, drop, tries = _returned(chosen, drop, drop_of, budget)
     spent = sum(layer.cost for layer in chosen)
     share = spent / total if total else 0.0
-    return BudgetResult(tuple(chosen), drop_at(0), drop, drop <= budget, share, len(drops) + tries)
+    return BudgetResult(tuple(chosen), drop_at(0), drop, drop.bound <= budget, share, len(drops) + tries)
 
 
 def _ranked(sensitivity: Sensitivity, costs: Mapping[str, float], max_float_share: float) -> list[FloatLayer]:
@@ -112,31 +115,31 @@ def _ranked(sensitivity: Sensitivity, costs: Mapping[str, float], max_float_shar
     return ranked
 
 
-def _first_within(drop_at: Callable[[int], float], most: int, budget: float) -> int:
-    """The smallest count found whose drop is within the budget, by doubling and halving; `most` where none is."""
-    if drop_at(0) <= budget:
+def _first_within(bound_at: Callable[[int], float], most: int, budget: float) -> int:
+    """The smallest count found that is within the budget, by doubling and halving; `most` where none is."""
+    if bound_at(0) <= budget:
         return 0
     low, high = 0, 1
-    while high < most and drop_at(high) > budget:
+    while high < most and bound_at(high) > budget:
         low, high = high, 2 * high
     high = min(high, most)
-    if drop_at(high) > budget:
-        return min((0, high), key=drop_at)
+    if bound_at(high) > budget:
+        return min((0, high), key=bound_at)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if drop_at(middle) <= budget else (middle, high)
+        low, high = (low, middle) if bound_at(middle) <= budget else (middle, high)
     return high
 
 
 def _returned(
-    chosen: Sequence[FloatLayer], drop: float, drop_of: DropOf, budget: float
-) -> tuple[list[FloatLayer], float, int]:
+    chosen: Sequence[FloatLayer], drop: Drop, drop_of: DropOf, budget: float
+) -> tuple[list[FloatLayer], Drop, int]:
     """Put layers back into INT8 where the budget holds without them, the most expensive first."""
     kept, tries = list(chosen), 0
     for layer in sorted(chosen, key=lambda layer: (-layer.cost, layer.name))[:_RETURNS]:
         fewer = [other for other in kept if other.name != layer.name]
         tries += 1
         found = drop_of(frozenset(other.name for other in fewer))
-        if found <= budget:
+        if found.bound <= budget:
             kept, drop = fewer, found
     return kept, drop, tries

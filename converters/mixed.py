@@ -233,10 +233,11 @@ def _budget(found: BudgetResult, frames: SearchSet, options: ConvertOptions) -> 
         options.budget,
         "agreement" if frames.truth is None else "miou",
         options.target,
-        found.int8_drop,
-        found.drop,
+        found.int8_drop.points,
+        found.drop.points,
         found.met,
         found.float_share,
         frames.names,
         frames.digests,
+        found.drop.error,
     )

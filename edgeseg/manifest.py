@@ -13,6 +13,7 @@ from edgeseg.json_values import read_value
 from edgeseg.labels import LabelSet
 
 __all__ = [
+    "FP16",
     "SCHEMA_VERSION",
     "Budget",
     "Coordinates",
@@ -28,6 +29,9 @@ __all__ = [
 SCHEMA_VERSION = 3
 """1 had no `map_height` and `map_width`; it is read as it was meant, with class maps of the input's size. 2 had no
 `techniques` and no `drop_interval`."""
+
+FP16 = "fp16"
+"""`Quantization.method` of a network that stays in floating point and was not calibrated."""
 
 Coordinates = Literal["align_corners", "half_pixel", "pytorch_half_pixel", "asymmetric"]
 
@@ -137,9 +141,10 @@ class Budget:
         target: where float layers were weighed: cpu, orin or thor.
         int8_drop: points lost on the search frames with every layer in INT8.
         drop: with the layers that stay in float.
-        met: whether that is within the budget.
+        met: whether that is within the budget by one standard error.
         float_share: cost of the float layers over that of all layers on the target, 0..1.
         frame_names, frame_digests: the search frames; none of them is scored.
+        drop_error: standard error of `drop`, by bootstrap over these frames.
     """
 
     points: float
@@ -151,6 +156,7 @@ class Budget:
     float_share: float
     frame_names: tuple[str, ...]
     frame_digests: tuple[str, ...]
+    drop_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -158,8 +164,10 @@ class Quantization:
     """How the ranges were found and what they were put on.
 
     Attributes:
-        method: range chooser (auto, mse, entropy, percentile or minmax), followed by "+qat" after fine-tuning in INT8.
-        frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels.
+        method: range chooser (auto, mse, entropy, percentile or minmax), followed by "+qat" after fine-tuning in INT8;
+            FP16 where nothing is quantized.
+        frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels. None in
+            FP16.
         layers: every compute layer with its precision.
         techniques: what was done to the network for the sake of its ranges, in words.
         budget: how layers were left in float for the accuracy's sake; None where nothing was searched.
@@ -172,6 +180,21 @@ class Quantization:
     techniques: tuple[str, ...] = ()
     budget: Budget | None = None
 
+    @property
+    def number_format(self) -> Literal["INT8", "FP16"]:
+        """What the bundle's engine is meant to compute in: INT8 where layers allow it, or FP16 throughout."""
+        return "FP16" if self.method == FP16 else "INT8"
+
+    @property
+    def converted_layers(self) -> int:
+        """Number of compute layers in `number_format`."""
+        return self.count("float" if self.number_format == "FP16" else "int8")
+
+    @property
+    def converted_mac_share(self) -> float:
+        """Share of the multiply-accumulate operations in `number_format`, 0..1."""
+        return self._mac_share("float" if self.number_format == "FP16" else "int8")
+
     def count(self, precision: str) -> int:
         """Number of compute layers of a precision."""
         return sum(layer.precision == precision for layer in self.layers)
@@ -179,17 +202,20 @@ class Quantization:
     @property
     def int8_mac_share(self) -> float:
         """Share of the multiply-accumulate operations that run in INT8, 0..1."""
+        return self._mac_share("int8")
+
+    def _mac_share(self, precision: str) -> float:
         total = sum(layer.macs for layer in self.layers)
-        return sum(layer.macs for layer in self.layers if layer.precision == "int8") / total if total else 0.0
+        return sum(layer.macs for layer in self.layers if layer.precision == precision) / total if total else 0.0
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy before and after quantization, on frames that calibration never saw.
+    """Accuracy before and after conversion to INT8 or FP16, on frames that calibration never saw.
 
     Attributes:
         metric: "miou" against labels, or "agreement" with the float network's class map (then `float_score` is 100).
-        float_score, int8_score: 0..100.
+        float_score, int8_score: 0..100, before and after; of an FP16 bundle `int8_score` is the FP16 network's.
         float_iou, int8_iou: 0..100 by class name, None for a class without a labelled or predicted pixel.
         frame_names, frame_digests: the frames scored.
         drop_interval: low and high end of the 95 % interval of `drop`, by bootstrap over the frames; None for fewer
@@ -207,7 +233,7 @@ class Scores:
 
     @property
     def drop(self) -> float:
-        """Points lost by quantization; negative where INT8 scores higher."""
+        """Points lost by the conversion; negative where the converted network scores higher."""
         return self.float_score - self.int8_score
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg.calibration import bootstrap
-from edgeseg.calibration.bootstrap import RESAMPLES, class_counts, score_interval, score_intervals
+from edgeseg.calibration.bootstrap import RESAMPLES, class_counts, drop_error, score_interval, score_intervals
 from edgeseg.metrics import ConfusionMatrix
 
 Counts = NDArray[np.int64]
@@ -117,3 +117,15 @@ class TestIntervals:
     def test_refuses_other_frames(self) -> None:
         with pytest.raises(ValueError, match="both networks need the same frames, but have 2 and 3"):
             score_intervals(shares([0.5, 0.6]), shares([0.5, 0.6, 0.7]))
+
+
+class TestError:
+    def test_is_that_of_a_mean_of_differences(self) -> None:
+        random = np.random.default_rng(3)
+        before, lost = random.uniform(0.5, 0.9, 40), random.uniform(0, 0.1, 40)
+        found = drop_error(shares(before.tolist(), 10**6), shares((before - lost).tolist(), 10**6))
+        assert found == pytest.approx(100 * lost.std() / np.sqrt(40), rel=0.1)
+
+    def test_none_of_a_single_frame_or_of_equal_losses(self) -> None:
+        assert drop_error(shares([0.9]), shares([0.8])) == 0.0
+        assert drop_error(shares([0.9, 0.5]), shares([0.8, 0.4])) == pytest.approx(0, abs=1e-9)

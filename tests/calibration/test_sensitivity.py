@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.calibration.measure import Feed
 from edgeseg.calibration.sensitivity import (
+    Drop,
     Effect,
     MixtureScore,
     SearchFrame,
@@ -101,11 +102,21 @@ def test_mixtures_score_as_the_analysis_does() -> None:
     frames = [frame(seed, labelled=True) for seed in range(3)]
     found = measure_sensitivity(run, LAYERS, frames, TRUTH)
     score = MixtureScore(run, LAYERS, frames, TRUTH)
-    assert score.drop(LAYERS) == 0.0
+    assert score.drop(LAYERS) == Drop(0.0, 0.0)
     assert found.int8_network.miou is not None
-    assert score.drop(()) == pytest.approx(100.0 - found.int8_network.miou)
-    assert score.drop({"loud"}) == 0.0
-    assert MixtureScore(run, LAYERS, frames, None).drop({"quiet"}) == 25.0
+    assert score.drop(()).points == pytest.approx(100.0 - found.int8_network.miou)
+    assert score.drop({"loud"}) == Drop(0.0, 0.0)
+    assert MixtureScore(run, LAYERS, frames, None).drop({"quiet"}) == Drop(25.0, 0.0)
+
+
+def test_the_error_of_a_drop_is_that_of_its_frames() -> None:
+    frames = [frame(seed, labelled=True) for seed in range(6)]
+    drop = MixtureScore(run, LAYERS, frames, TRUTH).drop(())
+    halves = [MixtureScore(run, LAYERS, frames[i::2], TRUTH).drop(()).points for i in (0, 1)]
+    assert 0 < drop.error < abs(drop.points)
+    assert drop.bound == drop.points + drop.error
+    assert abs(halves[0] - halves[1]) < 6 * drop.error
+    assert MixtureScore(run, LAYERS, frames[:1], TRUTH).drop(()).error == 0.0, "one frame says nothing of others"
 
 
 def test_no_frames() -> None:
