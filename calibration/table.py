@@ -205,6 +205,11 @@ def read_table(bundle: Bundle, purpose: str) -> CalibrationTable:
         BundleError: for a bundle without them.
         CalibrationError: for a file that cannot be read as a table.
     """
+    if bundle.manifest.quantization.number_format == "FP16":
+        raise BundleError(
+            f"{bundle.path} is FP16 and was not calibrated, so it has no ranges for {purpose} to start from; convert "
+            "the network with --precision int8"
+        )
     if TABLE not in bundle.manifest.files:
         raise BundleError(
             f"{bundle.path} has no {TABLE}, whose ranges {purpose} starts from; convert the network again"

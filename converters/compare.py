@@ -17,7 +17,6 @@ from edgeseg.calibration.bootstrap import Interval
 from edgeseg.calibration.datasets import LabelledFrames
 from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.scoring import Predictor
-from edgeseg.converters.network import PROOF_BACKEND
 from edgeseg.converters.report.figures import ClassScore, class_scores
 from edgeseg.converters.sides import Side, common_labels
 from edgeseg.converters.verify import Verification, verify
@@ -191,7 +190,7 @@ class _Watched:
 @contextmanager
 def _watched(side: Side) -> Iterator[tuple[Predictor, _Watched]]:
     """The network as `network.graph_on_cpu` runs it, and its engine."""
-    backend = get_backend(PROOF_BACKEND)
+    backend = get_backend(side.backend)
     target = Target(precision="float32")
     engine = _Watched(backend.load(backend.compile(side.model.SerializeToString(), target), target))
     with Segmenter(Bundle(side.path, side.manifest), backend, lambda _: engine, target) as segmenter:

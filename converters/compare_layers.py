@@ -17,7 +17,6 @@ from edgeseg.backends import Engine, Target, get_backend
 from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.converters.graph import GraphIndex, copy_model, remove_unused
 from edgeseg.converters.macs import COMPUTE
-from edgeseg.converters.network import PROOF_BACKEND
 from edgeseg.converters.sides import Side
 from edgeseg.errors import EngineError, FrameError, ModelError
 from edgeseg.frame import fit_frame
@@ -144,7 +143,7 @@ def compare_layers(
     found: list[LayerDifference] = []
     for group in plan.groups:
         sums = [_Sums() for _ in group]
-        with _engine(first.model, group, 0) as a, _engine(second.model, group, 1) as b:
+        with _engine(first, group, 0) as a, _engine(second, group, 1) as b:
             for frame in frames:
                 _add(frame, (a, b), (first.manifest.input, second.manifest.input), group, sums)
                 progress(1)
@@ -168,15 +167,15 @@ def _outputs(model: onnx.ModelProto) -> dict[str, tuple[str, str, tuple[int, ...
 
 
 @contextmanager
-def _engine(model: onnx.ModelProto, group: Sequence[SharedLayer], side: int) -> Iterator[Engine]:
+def _engine(network: Side, group: Sequence[SharedLayer], side: int) -> Iterator[Engine]:
     """The part of a graph that computes these layers, with their outputs for its own, in their order."""
-    part = copy_model(model)
+    part = copy_model(network.model)
     del part.graph.output[:]
     part.graph.output.extend(
         helper.make_tensor_value_info(layer.tensors[side], TensorProto.FLOAT, layer.shape) for layer in group
     )
     remove_unused(part)
-    backend = get_backend(PROOF_BACKEND)
+    backend = get_backend(network.backend)
     target = Target(precision="float32")
     engine = backend.load(backend.compile(part.SerializeToString(), target), target)
     try:

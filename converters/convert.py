@@ -1,4 +1,7 @@
-"""The recipe of `edgeseg convert`: a float network and frames in, a bundle with the proof of its accuracy out."""
+"""The recipe of `edgeseg convert`: a float network and frames in, a bundle with the proof of its accuracy out.
+
+In FP16 nothing is quantized, so there is nothing to calibrate either: see `fp16`.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +26,27 @@ from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.calibration.sensitivity import Sensitivity
 from edgeseg.calibration.table import TABLE, CalibrationTable
 from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrate, calibration_units, check_frame_size
+from edgeseg.converters.fp16 import check_options, quantization_of
 from edgeseg.converters.lint import require_clean
-from edgeseg.converters.mixed import find_mixture, kept_by_name, search_set
+from edgeseg.converters.mixed import Mixture, find_mixture, kept_by_name, search_set
 from edgeseg.converters.network import as_given, network_on_cpu
 from edgeseg.converters.options import ConvertOptions, ConvertResult
 from edgeseg.converters.place import Placement, place_qdq, plan_placement
 from edgeseg.converters.prepare import Prepared, finish, prepare
 from edgeseg.converters.report import ReportContent, report_html, report_json
-from edgeseg.converters.split import FrameSplit, split_frames
+from edgeseg.converters.split import FrameSplit, only_scored, split_frames
+from edgeseg.converters.targets import derive
 from edgeseg.converters.verify import Verification, check_parity, verify
 from edgeseg.errors import ModelError, UsageError, unknown_name
 from edgeseg.labels import ClassMapping, load_mapping
-from edgeseg.manifest import Budget, Manifest, OutputSpec, Quantization
+from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.tools import tool_versions
 
 __all__ = ["Steps", "bundle_files", "convert", "peak_rss_mb"]
 
 _log = logging.getLogger(__name__)
 _PARITY_FRAMES = 2
+_PRECISIONS = ("int8", "fp16")
 
 Advance = Callable[[int], None]
 """Tells a step how many units were just done."""
@@ -61,12 +67,30 @@ class Steps:
         self.seconds[title] = round(time.perf_counter() - start, 3)
 
 
-def convert(model: str | Path, frames: str, options: ConvertOptions, progress: Progress | None = None) -> ConvertResult:
-    """Quantize a segmentation network to INT8 and prove what it cost.
+@dataclass(frozen=True)
+class _Converted:
+    """The bundle's graph, and what its manifest and report say of it."""
+
+    model: onnx.ModelProto
+    output: OutputSpec
+    quantization: Quantization
+    calibrated: Calibrated | None = None
+    sensitivity: Sensitivity | None = None
+
+    @property
+    def table(self) -> CalibrationTable | None:
+        return self.calibrated.table if self.calibrated else None
+
+
+def convert(
+    model: str | Path, frames: str | None, options: ConvertOptions, progress: Progress | None = None
+) -> ConvertResult:
+    """Quantize a segmentation network to INT8, or take it to FP16 as it is, and prove what that cost.
 
     Args:
         model: a float ONNX network.
-        frames: calibration frames, see `edgeseg.calibration.frames.frames_from`; never random, never a default.
+        frames: calibration frames, see `edgeseg.calibration.frames.frames_from`; never random, never a default. In
+            FP16 frames to score, or None.
         options: everything else.
         progress: watches the steps.
 
@@ -76,49 +100,88 @@ def convert(model: str | Path, frames: str, options: ConvertOptions, progress: P
     Raises:
         EdgesegError: when anything cannot be done; then no bundle is written and an old one stays as it was.
     """
-    if options.method not in (*METHODS, AUTO):
-        raise UsageError(unknown_name("method", options.method, [*METHODS, AUTO]))
-    if options.partners and options.budget is not None:
-        raise UsageError("--partners quantizes sums, which --budget cannot leave in float; give one of the two")
-    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias, share=options.partners)
+    _check_options(frames, options)
     folder = options.output or _place_beside(Path(model))
     check_place(folder, force=options.force)
     steps = Steps(progress or SilentProgress())
     with steps("prepare"):
         prepared = prepare(model, options)
-        placement = plan_placement(prepared.model, partners=options.partners)
-        kept = kept_by_name(placement, options.keep_float)
-        if kept:
-            placement = plan_placement(prepared.model, kept, partners=options.partners)
+        kept, placement = ({}, None) if options.precision == "fp16" else _plan(prepared, options)
     mapping = load_mapping(options.mapping, prepared.labels) if options.mapping else None
-    split = split_frames(frames, options, (mapping.target if mapping else prepared.labels).classes())
+    truth = (mapping.target if mapping else prepared.labels).classes()
+    split = split_frames(frames or "", options, truth) if placement else only_scored(frames, options, truth)
     with steps("check", _PARITY_FRAMES) as advance:
         _check_parity(prepared, split, advance)
+    if placement is None:
+        converted = _in_floating_point(prepared, options, steps)
+    else:
+        converted = _quantized(prepared, placement, kept, split, mapping, options, steps)
+    verification = _verify(prepared, converted, split, mapping, steps)
+    remarks = (*_remarks(verification, converted, frames, options), *_remarks_on_budget(converted.quantization))
+    with steps("write"):
+        files = bundle_files(converted.model, converted.table)
+        manifest = _manifest(prepared, converted, verification, files)
+        worst, measured = verification.worst if verification else (), converted.sensitivity
+        content = ReportContent(manifest, worst, converted.table, steps.seconds, peak_rss_mb(), remarks, measured)
+        files["report.html"], files["report.json"] = report_html(content).encode(), report_json(content).encode()
+        bundle = write_bundle(folder, manifest, files, force=options.force)
+    count, reused = len(converted.quantization.frame_names), bool(converted.calibrated and converted.calibrated.reused)
+    return ConvertResult(bundle, count, reused, steps.seconds, peak_rss_mb(), remarks)
+
+
+def _check_options(frames: str | None, options: ConvertOptions) -> None:
+    if options.precision not in _PRECISIONS:
+        raise UsageError(unknown_name("precision", options.precision, _PRECISIONS))
+    if options.method not in (*METHODS, AUTO):
+        raise UsageError(unknown_name("method", options.method, [*METHODS, AUTO]))
+    if options.partners and options.budget is not None:
+        raise UsageError("--partners quantizes sums, which --budget cannot leave in float; give one of the two")
+    if options.precision == "fp16":
+        check_options(frames, options)
+    elif frames is None:
+        raise UsageError("INT8 needs real frames of the network's domain to calibrate with; give a source of them")
+
+
+def _plan(prepared: Prepared, options: ConvertOptions) -> tuple[dict[str, str], Placement]:
+    """The layers that the user keeps in float, and what is quantized."""
+    placement = plan_placement(prepared.model, partners=options.partners)
+    kept = kept_by_name(placement, options.keep_float)
+    return kept, plan_placement(prepared.model, kept, partners=options.partners) if kept else placement
+
+
+def _in_floating_point(prepared: Prepared, options: ConvertOptions, steps: Steps) -> _Converted:
+    with steps("fp16"):
+        model, output = _finished(prepared.model, prepared, options)
+        require_clean(model)
+        derive("fp16", model)  # what an engine is built from; a graph that has no such form is refused here
+    return _Converted(model, output, quantization_of(prepared.model))
+
+
+def _quantized(
+    prepared: Prepared,
+    placement: Placement,
+    kept: Mapping[str, str],
+    split: FrameSplit,
+    mapping: ClassMapping | None,
+    options: ConvertOptions,
+    steps: Steps,
+) -> _Converted:
+    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias, share=options.partners)
     with steps("calibrate", calibration_units(split.calibration, recipe)) as advance:
         calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
-    budget: Budget | None = None
-    sensitivity: Sensitivity | None = None
+    mixture: Mixture | None = None
     if options.budget is not None:
         searched = search_set(prepared, split, options, mapping, frozenset(calibrated.table.frames))
         mixture = find_mixture(prepared, placement, calibrated, searched, options, steps)
         placement = plan_placement(prepared.model, {**kept, **mixture.reasons})
-        budget, sensitivity = mixture.budget, mixture.sensitivity
     with steps("quantize"):
-        quantized, output = _quantize(prepared, placement, calibrated, options)
-        require_clean(quantized)
-    verification = _verify(prepared, quantized, output, split, calibrated, budget, mapping, steps)
-    remarks = (*_remarks(verification, calibrated), *_remarks_on_budget(budget, placement))
-    with steps("write"):
-        files = bundle_files(quantized, calibrated.table)
-        found = Quantization(
-            recipe.method, calibrated.names, calibrated.table.frames, placement.layers, recipe.techniques, budget
-        )
-        manifest = _manifest(prepared, output, found, verification, files)
-        worst = verification.worst if verification else ()
-        content = ReportContent(manifest, worst, calibrated.table, steps.seconds, peak_rss_mb(), remarks, sensitivity)
-        files["report.html"], files["report.json"] = report_html(content).encode(), report_json(content).encode()
-        bundle = write_bundle(folder, manifest, files, force=options.force)
-    return ConvertResult(bundle, len(calibrated.names), calibrated.reused, steps.seconds, peak_rss_mb(), remarks)
+        quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
+        model, output = _finished(quantized, prepared, options)
+        require_clean(model)
+    budget, sensitivity = (mixture.budget, mixture.sensitivity) if mixture else (None, None)
+    digests = calibrated.table.frames
+    found = Quantization(recipe.method, calibrated.names, digests, placement.layers, recipe.techniques, budget)
+    return _Converted(model, output, found, calibrated, sensitivity)
 
 
 def _place_beside(model: Path) -> Path:
@@ -128,7 +191,10 @@ def _place_beside(model: Path) -> Path:
 
 
 def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> None:
-    few = list(itertools.islice(split.calibration, _PARITY_FRAMES))
+    chosen = split.calibration if len(split.calibration) else split.scoring
+    few = list(itertools.islice(chosen or (), _PARITY_FRAMES))
+    if not few:
+        return
     # Before the networks are opened: at a size typed wrongly they take more memory than there is.
     for frame in few:
         check_frame_size(frame, prepared.input)
@@ -143,55 +209,59 @@ def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> No
     _log.info("the canonical graph agrees with the given network on %.3f %% of the pixels", share)
 
 
-def _quantize(
-    prepared: Prepared, placement: Placement, calibrated: Calibrated, options: ConvertOptions
+def _finished(
+    model: onnx.ModelProto, prepared: Prepared, options: ConvertOptions
 ) -> tuple[onnx.ModelProto, OutputSpec]:
-    quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
     if options.output_kind == "class-map":
-        return finish(quantized, prepared.output, prepared.input)
-    return quantized, prepared.output
+        return finish(model, prepared.output, prepared.input)
+    return model, prepared.output
 
 
 def _verify(
-    prepared: Prepared,
-    quantized: onnx.ModelProto,
-    output: OutputSpec,
-    split: FrameSplit,
-    calibrated: Calibrated,
-    budget: Budget | None,
-    mapping: ClassMapping | None,
-    steps: Steps,
+    prepared: Prepared, converted: _Converted, split: FrameSplit, mapping: ClassMapping | None, steps: Steps
 ) -> Verification | None:
-    searched = frozenset(budget.frame_digests) if budget else frozenset()
-    scored = split.scored(frozenset(calibrated.table.frames), searched)
+    found = converted.quantization
+    searched = frozenset(found.budget.frame_digests) if found.budget else frozenset()
+    scored = split.scored(frozenset(found.frame_digests), searched)
     with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
         if split.scoring is None:
             return None
         with (
             network_on_cpu(prepared, prepared.model, prepared.output) as float_network,
-            network_on_cpu(prepared, quantized, output) as int8_network,
+            network_on_cpu(prepared, converted.model, converted.output, found) as converted_network,
         ):
-            return verify(float_network, int8_network, scored, prepared.labels, mapping, advance)
+            return verify(float_network, converted_network, scored, prepared.labels, mapping, advance)
 
 
-def _remarks(verification: Verification | None, calibrated: Calibrated) -> tuple[str, ...]:
+def _remarks(
+    verification: Verification | None, converted: _Converted, frames: str | None, options: ConvertOptions
+) -> tuple[str, ...]:
     remarks = []
-    count = len(calibrated.names)
-    if calibrated.reused:
+    calibrated = converted.calibrated
+    count = len(converted.quantization.frame_names)
+    if calibrated and calibrated.reused:
         remarks.append("The ranges of an earlier conversion of the same network with the same frames were reused.")
-    if verification is None:
+    if verification is None and calibrated:
         remarks.append("There was no frame left to score; give others with --score-frames.")
+    elif verification is None:
+        remarks.append(
+            "Without frames nothing was scored, nor was the simplified graph checked against the given one; give some "
+            "with --frames or --score-frames."
+        )
     elif verification.scores.metric == "agreement":
         remarks.append("Without --labels the score is the agreement with the float network, not the accuracy.")
-    if count < 16:
+    if calibrated is None and frames is not None and options.score_frames is not None:
+        remarks.append("FP16 needs no calibration, so --frames was not read; the frames of --score-frames were scored.")
+    if calibrated and count < 16:
         remarks.append(f"Only {count} calibration frames were used; 64 or more that cover the use are steadier.")
     return tuple(remarks)
 
 
-def _remarks_on_budget(budget: Budget | None, placement: Placement) -> tuple[str, ...]:
+def _remarks_on_budget(found: Quantization) -> tuple[str, ...]:
+    budget = found.budget
     if budget is None or budget.met:
         return ()
-    names = [layer.name for layer in placement.layers if "budget" in layer.reason]
+    names = [layer.name for layer in found.layers if "budget" in layer.reason]
     listed = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}" if names else "none"
     return (
         f"The budget of {budget.points:g} points was not met: {budget.drop:.2f} are lost on the search frames, with "
@@ -201,31 +271,26 @@ def _remarks_on_budget(budget: Budget | None, placement: Placement) -> tuple[str
 
 
 def _manifest(
-    prepared: Prepared,
-    output: OutputSpec,
-    quantization: Quantization,
-    verification: Verification | None,
-    files: Mapping[str, bytes],
+    prepared: Prepared, converted: _Converted, verification: Verification | None, files: Mapping[str, bytes]
 ) -> Manifest:
     return Manifest(
         network=prepared.network,
         input=prepared.input,
-        output=output,
+        output=converted.output,
         labels=prepared.labels,
-        quantization=quantization,
+        quantization=converted.quantization,
         scores=verification.scores if verification else None,
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         tools=tool_versions(),
     )
 
 
-def bundle_files(quantized: onnx.ModelProto, table: CalibrationTable) -> dict[str, bytes]:
-    """What the report proves: the bundle's files by name, but for the report itself."""
-    return {
-        MODEL: quantized.SerializeToString(deterministic=True),
-        TABLE: table.to_json().encode(),
-        "calibration.cache": write_cache(table.ranges),
-    }
+def bundle_files(model: onnx.ModelProto, table: CalibrationTable | None) -> dict[str, bytes]:
+    """What the report proves: the bundle's files by name, but for the report itself; without ranges in FP16."""
+    files = {MODEL: model.SerializeToString(deterministic=True)}
+    if table is not None:
+        files |= {TABLE: table.to_json().encode(), "calibration.cache": write_cache(table.ranges)}
+    return files
 
 
 def peak_rss_mb() -> float:

@@ -15,32 +15,53 @@ from edgeseg.backends import Engine, Target, get_backend
 from edgeseg.bundle import Bundle
 from edgeseg.calibration.scoring import Predictor
 from edgeseg.converters.prepare import Prepared
+from edgeseg.converters.targets import derive
+from edgeseg.converters.targets.emulate import emulate_float16
 from edgeseg.frame import fit_frame
 from edgeseg.libraries import require
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.segmenter import Segmenter
 from edgeseg.upsample import reference_class_map, upsampling
 
-__all__ = ["PROOF_BACKEND", "as_given", "graph_on_cpu", "network_on_cpu"]
+__all__ = ["PROOF_BACKEND", "as_computed", "as_given", "graph_on_cpu", "network_on_cpu"]
 
 PROOF_BACKEND = "openvino"
 
+_UNQUANTIZED = Quantization("", (), (), ())
+
+
+def as_computed(model: onnx.ModelProto, quantization: Quantization) -> tuple[onnx.ModelProto, str]:
+    """The graph of a bundle as its engine computes it, and the backend that computes it so on a CPU.
+
+    Args:
+        model: the canonical graph. With Q/DQ it says itself what is rounded; for FP16 the graph typed in float16 does,
+            and is run with its roundings, see `edgeseg.converters.targets.emulate`.
+        quantization: of the manifest.
+
+    Raises:
+        LintError: for a graph that TensorRT would not take in FP16.
+    """
+    if quantization.number_format == "FP16":
+        return emulate_float16(derive("fp16", model).model), "onnxruntime"
+    return model, PROOF_BACKEND
+
 
 @contextmanager
-def network_on_cpu(prepared: Prepared, model: onnx.ModelProto, output: OutputSpec) -> Iterator[Predictor]:
+def network_on_cpu(
+    prepared: Prepared, model: onnx.ModelProto, output: OutputSpec, quantization: Quantization = _UNQUANTIZED
+) -> Iterator[Predictor]:
     """A canonical graph, float or quantized, run exactly as a user of the bundle will run it.
 
     Args:
         prepared: its input and labels.
         model: the graph.
         output: what it gives.
+        quantization: what it computes in, see `as_computed`; without it, what the graph says.
 
     Raises:
         EngineError: when the engine does not take the graph.
     """
-    manifest = Manifest(
-        prepared.network, prepared.input, output, prepared.labels, Quantization("", (), (), ()), None, {}, {}
-    )
+    manifest = Manifest(prepared.network, prepared.input, output, prepared.labels, quantization, None, {}, {})
     with graph_on_cpu(manifest, model) as predict:
         yield predict
 
@@ -50,14 +71,15 @@ def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto) -> Iterator[Predict
     """`network_on_cpu` for a graph with a manifest.
 
     Args:
-        manifest: its input, output and labels.
+        manifest: its input, output and labels, and what it computes in.
         model: the graph, float or quantized.
 
     Raises:
         EngineError: when the engine does not take the graph.
     """
-    backend = get_backend(PROOF_BACKEND)
-    content = model.SerializeToString()
+    computed, name = as_computed(model, manifest.quantization)
+    backend = get_backend(name)
+    content = computed.SerializeToString()
 
     def make(target: Target) -> Engine:
         return backend.load(backend.compile(content, target), target)

@@ -30,6 +30,8 @@ class ConvertOptions:
             None where the network's own metadata says it.
         color_order: channel order in which the network was trained; None takes what its metadata says, else RGB.
         classes: a preset label set or a JSON file; None takes what the metadata says, else numbers the classes.
+        precision: "int8" quantizes, but for what `budget` and `keep_float` leave in float; "fp16" leaves the whole
+            network in floating point and calibrates nothing.
         method: range chooser, see `edgeseg.calibration.ranges.METHODS`; "auto" chooses for each tensor.
         equalize: bring channels of one tensor to like magnitudes first.
         correct_bias: add to biases what quantization takes from the means of outputs.
@@ -58,6 +60,7 @@ class ConvertOptions:
     std: tuple[float, float, float] | None = None
     color_order: Literal["RGB", "BGR"] | None = None
     classes: str | None = None
+    precision: Literal["int8", "fp16"] = "int8"
     method: str = DEFAULT_METHOD
     equalize: bool = True
     correct_bias: bool = True
@@ -87,7 +90,7 @@ class ConvertResult:
 
     Attributes:
         bundle: the bundle, complete on disk.
-        frames: calibration frames used.
+        frames: calibration frames used; 0 in FP16.
         reused_calibration: whether the ranges of an earlier conversion were taken.
         seconds: wall time by step.
         peak_rss_mb: largest resident memory of the process so far, in MB of 10^6 bytes.

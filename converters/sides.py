@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from edgeseg.bundle import MANIFEST, MODEL, Bundle
 from edgeseg.converters.graph import GraphIndex
+from edgeseg.converters.network import PROOF_BACKEND, as_computed
 from edgeseg.converters.options import ConvertOptions
 from edgeseg.converters.prepare import prepare
 from edgeseg.converters.read import read_graph, read_model
@@ -34,13 +35,15 @@ class Side:
         path: as the user gave it.
         kind: FLOAT, BUNDLE or CANONICAL.
         manifest: its input, output and labels; a canonical graph without a bundle has a made-up one.
-        model: the canonical graph: frame in, logits or class map out.
+        model: the canonical graph: frame in, logits or class map out; of an FP16 bundle with its roundings.
+        backend: what runs that graph.
     """
 
     path: Path
     kind: str
     manifest: Manifest
     model: onnx.ModelProto
+    backend: str = PROOF_BACKEND
 
 
 def open_sides(paths: Sequence[Path], options: Sequence[ConvertOptions]) -> tuple[Side, Side]:
@@ -129,7 +132,8 @@ def _check_options(kinds: Sequence[str], options: Sequence[ConvertOptions]) -> N
 
 def _bundle(path: Path) -> Side:
     bundle = Bundle.open(path.parent if _inside_bundle(path) else path)
-    return Side(path, BUNDLE, bundle.manifest, onnx.load_from_string(bundle.read_model()))
+    model, backend = as_computed(onnx.load_from_string(bundle.read_model()), bundle.manifest.quantization)
+    return Side(path, BUNDLE, bundle.manifest, model, backend)
 
 
 def _float(path: Path, options: ConvertOptions, other: Side | None) -> Side:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeseg.calibration.datasets import LabelledFrame, LabelledFrames, pair_labels
-from edgeseg.calibration.frames import Frame, FrameSource, frames_from
+from edgeseg.calibration.frames import Frame, FrameSource, ImageFrames, frames_from
 from edgeseg.calibration.scenes import is_scene
 from edgeseg.converters.options import ConvertOptions
 from edgeseg.labels import LabelSet, load_labels
 
-__all__ = ["LARGEST_SCORED", "FrameSplit", "split_frames"]
+__all__ = ["LARGEST_SCORED", "FrameSplit", "only_scored", "split_frames"]
 
 LARGEST_SCORED = 128
 """Frames scored when they are taken from the calibration source; an explicit source is scored whole."""
@@ -25,8 +25,8 @@ class FrameSplit:
     """Frames that calibrate and frames that score.
 
     Attributes:
-        calibration: frames whose activations give the ranges.
-        scoring: frames to score on; None where a single frame left nothing over.
+        calibration: frames whose activations give the ranges; empty in FP16.
+        scoring: frames to score on; None where a single frame left nothing over, or none were given.
         labelled: the frames to score with their labels, where there are any.
     """
 
@@ -81,6 +81,27 @@ def split_frames(source: str, options: ConvertOptions, truth: LabelSet) -> Frame
         left = frames.exclude(set(calibration.names))
         scoring = left.select(LARGEST_SCORED) if len(left) else None
     return FrameSplit(calibration, scoring, _labelled(scoring, options.score_frames or source, options, truth))
+
+
+def only_scored(source: str | None, options: ConvertOptions, truth: LabelSet) -> FrameSplit:
+    """Frames to score where nothing is calibrated: those of their own source, else evenly spaced ones of the other.
+
+    Args:
+        source: what `frames_from` takes, or None.
+        options: frames to score on and labels.
+        truth: classes of the labels.
+
+    Raises:
+        FrameError: when a source is missing or empty.
+        LabelError: when a frame to score has no label image.
+    """
+    chosen = source if options.score_frames is None else options.score_frames
+    if chosen is None:
+        return FrameSplit(ImageFrames((), ()), None, None)
+    scoring = frames_from(chosen, skip_broken=options.skip_broken)
+    if options.score_frames is None:
+        scoring = scoring.select(LARGEST_SCORED)
+    return FrameSplit(ImageFrames((), ()), scoring, _labelled(scoring, chosen, options, truth))
 
 
 def _labelled(

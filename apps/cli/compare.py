@@ -197,6 +197,7 @@ def _side(side: Side) -> dict[str, Any]:
     return {
         "path": str(side.path),
         "kind": side.kind,
+        "number_format": quantization.number_format if quantization.layers else None,
         "int8_layers": quantization.count("int8") if quantization.layers else None,
         "techniques": quantization.techniques,
     }
@@ -267,6 +268,8 @@ def _layers_text(found: dict[str, Any]) -> str:
 
 
 def _kind(side: dict[str, Any]) -> str:
+    if side["number_format"] == "FP16":
+        return f"{side['kind']} in FP16"
     return side["kind"] if side["int8_layers"] is None else f"{side['kind']}, {side['int8_layers']} layers in INT8"
 
 

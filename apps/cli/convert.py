@@ -1,4 +1,4 @@
-"""`edgeseg convert`: a float ONNX network and frames in, an INT8 bundle with the proof of its accuracy out."""
+"""`edgeseg convert`: a float ONNX network and frames in, an INT8 or FP16 bundle with the proof of its accuracy out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument(
         "--frames",
         metavar="SOURCE",
-        help="real frames of the network's domain: a folder, glob, text list or video (required)",
+        help="real frames of the network's domain: a folder, glob, text list or video (required; in FP16 they only "
+        "score)",
     )
     frames.add_argument(
         "--count",
@@ -108,8 +109,9 @@ def _add_mixed_precision_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("int8", "mixed"),
-        help=f"mixed: as --budget {DEFAULT_BUDGET:g}; default: int8, or mixed where --budget is given",
+        choices=("int8", "mixed", "fp16"),
+        help=f"mixed: as --budget {DEFAULT_BUDGET:g}; fp16: nothing is quantized or calibrated, for boards without "
+        "INT8 or to compare with; default: int8, or mixed where --budget is given",
     )
     group.add_argument(
         "--keep-float", action="append", default=[], metavar="PATTERN", help="layers by name, with * and ?; repeatable"
@@ -161,7 +163,7 @@ def _budget(options: argparse.Namespace) -> float | None:
 
 
 def _convert_options(options: argparse.Namespace) -> ConvertOptions:
-    if options.frames is None:
+    if options.frames is None and options.precision != "fp16":
         raise UsageError(
             "convert needs --frames: a folder, glob, text list or video with real frames of the network's domain; "
             "there is no default and no random calibration data, because ranges from it cost accuracy silently"
@@ -174,6 +176,7 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         color_order=options.color,
         mean=mean,
         std=std,
+        precision="fp16" if options.precision == "fp16" else "int8",
         method=options.method,
         equalize=not options.no_equalize,
         correct_bias=not options.no_bias_correction,
@@ -209,6 +212,7 @@ def summary(result: ConvertResult) -> dict[str, Any]:
     quantization = manifest.quantization
     return {
         "bundle": str(result.bundle.path),
+        "number_format": quantization.number_format,
         "frames": result.frames,
         "method": quantization.method,
         "scores": scores_summary(manifest.scores),
@@ -229,20 +233,20 @@ def summary(result: ConvertResult) -> dict[str, Any]:
 def _text(result: ConvertResult) -> str:
     manifest = result.bundle.manifest
     scores, quantization = manifest.scores, manifest.quantization
-    int8, total = quantization.count("int8"), len(quantization.layers)
-    lines = [
-        f"{result.bundle.path}",
-        f"  layers  {int8} of {total} in INT8 ({100 * quantization.int8_mac_share:.1f} % of the MACs)",
-        f"  ranges  {quantization.method} over {result.frames} frames",
-    ]
-    if scores is None:
+    name, share = quantization.number_format, 100 * quantization.converted_mac_share
+    layers = f"{quantization.converted_layers} of {len(quantization.layers)} in {name} ({share:.1f} % of the MACs)"
+    ranges = f"{quantization.method} over {result.frames} frames" if result.frames else "none: FP16 needs none"
+    seen = " that calibration never saw" if result.frames else ""
+    lines = [f"{result.bundle.path}", f"  layers  {layers}", f"  ranges  {ranges}"]
+    if scores is None and result.frames:
         lines.append("  scores  none: every frame went into calibration; give more frames or --score-frames")
+    elif scores is None:
+        lines.append("  scores  none: there was no frame; give some with --frames or --score-frames")
     else:
-        name = "mIoU" if scores.metric == "miou" else "agreement with the float network"
+        metric = "mIoU" if scores.metric == "miou" else "agreement with the float network"
         lines.append(
-            f"  scores  {name}: float {scores.float_score:.2f}, INT8 {scores.int8_score:.2f}, "
-            f"drop {scores.drop:.2f}{spread(scores.drop_interval)} on {len(scores.frame_names)} frames that "
-            "calibration never saw"
+            f"  scores  {metric}: float {scores.float_score:.2f}, {name} {scores.int8_score:.2f}, "
+            f"drop {scores.drop:.2f}{spread(scores.drop_interval)} on {len(scores.frame_names)} frames{seen}"
         )
     lines += [f"  note    {remark}" for remark in result.remarks]
     lines.append(f"  report  {result.report}")

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary, table
+from edgeseg.backends.tensorrt.plans import list_plans
 from edgeseg.bundle import Bundle
 
 if TYPE_CHECKING:
     import onnx
+
+    from edgeseg.backends.tensorrt.plans import Plan
 
 __all__ = ["add_arguments", "describe_bundle", "describe_network", "run"]
 
@@ -48,6 +51,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "background": manifest.labels.background,
         "ignore_index": manifest.labels.ignore_index,
         "quantization": {
+            "number_format": manifest.quantization.number_format,
             "method": manifest.quantization.method,
             "frames": len(manifest.quantization.frame_names),
             "int8": manifest.quantization.count("int8"),
@@ -58,8 +62,23 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         },
         "scores": scores_summary(manifest.scores),
         "files": {name: (bundle.path / name).stat().st_size for name in sorted(manifest.files)},
+        "engines": [_engine(plan) for plan in list_plans(bundle)],
         "tools": manifest.tools,
         "schema_version": manifest.schema_version,
+    }
+
+
+def _engine(plan: Plan) -> dict[str, Any]:
+    build = plan.record.build
+    return {
+        "plan": str(plan.path),
+        "runs_on": plan.record.side,
+        "form": plan.record.form,
+        "int8": build.int8,
+        "batch": [build.batch[0], build.batch[2]],
+        "dla_core": build.dla_core,
+        "bytes": build.plan_bytes,
+        "convolutions": build.convolutions,
     }
 
 
@@ -111,7 +130,6 @@ def _size(tensor: onnx.TensorProto) -> int:
 def _bundle_text(found: dict[str, Any]) -> str:
     network, entry, output = found["network"], found["input"], found["output"]
     quantization, scores = found["quantization"], found["scores"]
-    total = quantization["int8"] + quantization["float"]
     resized = f", upsampled by {output.coordinates}" if output.coordinates else ""
     height, width = output.map_size(entry)
     rows = [
@@ -129,29 +147,44 @@ def _bundle_text(found: dict[str, Any]) -> str:
             f"{height}x{width}",
         ),
         ("classes", ", ".join(found["classes"])),
-        (
-            "layers",
-            f"{quantization['int8']} of {total} in INT8 ({100 * quantization['int8_mac_share']:.1f} % of "
-            f"{quantization['macs'] / 1e9:.2f} GMACs)",
-        ),
-        ("ranges", f"{quantization['method']} over {quantization['frames']} frames"),
-        ("scores", _scores_text(scores)),
+        *_quantization_rows(quantization),
+        ("scores", _scores_text(scores, quantization["number_format"])),
         ("files", ", ".join(f"{name} ({size / 1e6:.2f} MB)" for name, size in found["files"].items())),
         ("made by", ", ".join(f"{name} {version}" for name, version in found["tools"].items())),
     ]
     lines = [table(rows)]
-    lines += [
-        f"in float: {name} ({reason or 'no reason given'})" for name, reason in quantization["float_layers"].items()
-    ]
+    lines += [f"engine: {_engine_text(engine)}" for engine in found["engines"]]
+    if quantization["int8"]:
+        lines += [
+            f"in float: {name} ({reason or 'no reason given'})" for name, reason in quantization["float_layers"].items()
+        ]
     return "\n".join(lines)
 
 
-def _scores_text(scores: dict[str, Any] | None) -> str:
+def _engine_text(engine: dict[str, Any]) -> str:
+    kind = f"{'INT8' if engine['int8'] else 'FP16'} ({engine['form']})"
+    batch = "" if engine["batch"][1] == 1 else ", {} to {} frames".format(*engine["batch"])
+    dla = "" if engine["dla_core"] is None else f", DLA {engine['dla_core']}"
+    return f"{engine['runs_on']}: {kind}{batch}{dla}, {engine['bytes'] / 1e6:.2f} MB, {engine['plan']}"
+
+
+def _quantization_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    gmacs, total = found["macs"] / 1e9, found["int8"] + found["float"]
+    if found["number_format"] == "FP16":
+        return [("layers", f"{total} in FP16 ({gmacs:.2f} GMACs)"), ("ranges", "none: FP16 needs no calibration")]
+    share = f"{100 * found['int8_mac_share']:.1f} % of {gmacs:.2f} GMACs"
+    return [
+        ("layers", f"{found['int8']} of {total} in INT8 ({share})"),
+        ("ranges", f"{found['method']} over {found['frames']} frames"),
+    ]
+
+
+def _scores_text(scores: dict[str, Any] | None, number_format: str) -> str:
     if scores is None:
         return "none"
     name = "mIoU" if scores["metric"] == "miou" else "agreement with the float network"
     return (
-        f"{name}: float {scores['float']:.2f}, INT8 {scores['int8']:.2f}, drop {scores['drop']:.2f} "
+        f"{name}: float {scores['float']:.2f}, {number_format} {scores['int8']:.2f}, drop {scores['drop']:.2f} "
         f"on {scores['frames']} frames"
     )
 

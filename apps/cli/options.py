@@ -95,8 +95,8 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default="auto",
         metavar="NAME",
-        help="openvino, onnxruntime or auto (default): EDGESEG_BACKEND where it is set, otherwise the faster one, "
-        "timed once",
+        help="tensorrt, tensorrt-rtx, openvino, onnxruntime or auto (default): EDGESEG_BACKEND where it is set, "
+        "otherwise TensorRT where it and a GPU are here, else the faster of the others, timed once",
     )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads; default: all of this process")
 

@@ -29,13 +29,14 @@ def class_section(manifest: Manifest) -> Markup:
         )
         return element("section", title, element("p", text, class_="quiet"), id="classes")
     against = "labels" if scores.metric == "miou" else "the float network\u2019s class map"
-    intro = f"In percent against {against}, float and INT8; the greatest loss comes first. {_losers(rows)}"
+    name = manifest.quantization.number_format
+    intro = f"In percent against {against}, float and {name}; the greatest loss comes first. {_losers(rows)}"
     bound = _bound(rows)
-    tables = [_table(rows[:_OPEN_ROWS], manifest.labels, bound)]
+    tables = [_table(rows[:_OPEN_ROWS], manifest.labels, bound, name)]
     if rows[_OPEN_ROWS:]:
         more = element("summary", f"{len(rows) - _OPEN_ROWS} more classes")
-        tables.append(element("details", more, _table(rows[_OPEN_ROWS:], manifest.labels, bound)))
-    return element("section", title, element("p", intro, class_="intro"), _key(), *tables, id="classes")
+        tables.append(element("details", more, _table(rows[_OPEN_ROWS:], manifest.labels, bound, name)))
+    return element("section", title, element("p", intro, class_="intro"), _key(name), *tables, id="classes")
 
 
 def _losers(rows: Sequence[ClassScore]) -> str:
@@ -44,9 +45,9 @@ def _losers(rows: Sequence[ClassScore]) -> str:
     return f"{lost or 'None'} of {len(changes)} lose{'s' if lost == 1 else ''} more than half a point."
 
 
-def _key() -> Markup:
+def _key(name: str) -> Markup:
     entry = '<svg class="mark" aria-hidden="true"><rect class="{0}" width="12" height="12" rx="2"/></svg>'
-    return element("p", Markup(entry.format("float")), "Float", Markup(entry.format("int8")), "INT8", class_="key")
+    return element("p", Markup(entry.format("float")), "Float", Markup(entry.format("int8")), name, class_="key")
 
 
 def swatch(color: tuple[int, int, int]) -> Markup:
@@ -59,13 +60,13 @@ def _bound(rows: Sequence[ClassScore]) -> float:
     return nice_step(max((abs(row.change) for row in rows if row.change is not None), default=1.0), 1)
 
 
-def _table(rows: Sequence[ClassScore], labels: LabelSet, bound: float) -> Markup:
+def _table(rows: Sequence[ClassScore], labels: LabelSet, bound: float, name: str) -> Markup:
     head = element(
         "tr",
         element("th", "Class", scope="col"),
         element("th", _axis([(v, f"{v}") for v in _GRID], "IoU, %"), class_="chart", scope="col"),
         element("th", "Float", class_="num", scope="col"),
-        element("th", "INT8", class_="num", scope="col"),
+        element("th", name, class_="num", scope="col"),
         element(
             "th",
             _axis([(0, signed(-bound, 1)), (50, "0"), (100, signed(bound, 1))], "Change, points"),

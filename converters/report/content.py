@@ -17,13 +17,13 @@ __all__ = ["ReportContent", "WorstFrame"]
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """A frame on which the INT8 network differs most from the float network.
+    """A frame on which the converted network differs most from the float network.
 
     Attributes:
         name: name of the frame.
         agreement: share of the pixels with the same class in both maps, 0..100.
         frame: (H, W, 3) uint8 RGB.
-        float_map, int8_map: (H, W) uint8 class indices of the float and of the INT8 network.
+        float_map, int8_map: (H, W) uint8 class indices of the float and of the INT8 (or FP16) network.
     """
 
     name: str
@@ -39,7 +39,7 @@ class WorstFrame:
                 f"frame {self.name} must be (H, W, 3) uint8 RGB, but is {self.frame.shape} {self.frame.dtype}; "
                 "give it as it was decoded"
             )
-        for kind, class_map in (("float", self.float_map), ("INT8", self.int8_map)):
+        for kind, class_map in (("float", self.float_map), ("converted", self.int8_map)):
             if class_map.shape != size or class_map.dtype != np.uint8:
                 raise ShapeError(
                     f"the {kind} class map of frame {self.name} must be {size} uint8 as the frame, but is "
@@ -54,7 +54,7 @@ class ReportContent:
     Attributes:
         manifest: the bundle's manifest.
         worst: the worst frames, the worst one first.
-        table: the calibration table, whose most clipped tensors are drawn.
+        table: the calibration table, whose most clipped tensors are drawn; None in FP16.
         steps: seconds by step of the conversion, in their order.
         peak_rss_mb: largest resident memory of the conversion, in MB.
         remarks: sentences that the reader must see, such as ranges reused from an earlier conversion.
@@ -63,7 +63,7 @@ class ReportContent:
 
     manifest: Manifest
     worst: tuple[WorstFrame, ...]
-    table: CalibrationTable
+    table: CalibrationTable | None
     steps: dict[str, float]
     peak_rss_mb: float
     remarks: tuple[str, ...] = ()

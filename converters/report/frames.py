@@ -18,14 +18,14 @@ MAX_FRAMES = 10
 """Frames that the page shows, so that it stays below about 3 MB; the JSON twin lists every one given."""
 
 
-def frame_section(frames: Sequence[WorstFrame], labels: LabelSet) -> Markup:
-    """Frame, float map, INT8 map and their difference for each of the worst frames."""
+def frame_section(frames: Sequence[WorstFrame], labels: LabelSet, name: str) -> Markup:
+    """Frame, float map, the map of the network in the number format of that name, and their difference, by frame."""
     title = element("h2", "Worst frames")
     if not frames:
         text = "No frame was scored, so there is none to show."
         return element("section", title, element("p", text, class_="quiet"), id="frames")
     intro = (
-        "The scored frames whose class map changed most, the worst first. The difference shows the INT8 class where "
+        f"The scored frames whose class map changed most, the worst first. The difference shows the {name} class where "
         "the two maps disagree, on the faded frame."
     )
     hidden = len(frames) - MAX_FRAMES
@@ -35,18 +35,18 @@ def frame_section(frames: Sequence[WorstFrame], labels: LabelSet) -> Markup:
         title,
         element("p", intro, class_="intro"),
         _legend(labels),
-        *(_figure(frame, labels) for frame in frames[:MAX_FRAMES]),
+        *(_figure(frame, labels, name) for frame in frames[:MAX_FRAMES]),
         element("p", more, class_="quiet") if more else None,
         id="frames",
     )
 
 
-def _figure(frame: WorstFrame, labels: LabelSet) -> Markup:
+def _figure(frame: WorstFrame, labels: LabelSet, name: str) -> Markup:
     colors = labels.colors()
     panels = (
         ("Frame", photo_uri(frame.frame)),
         ("Float", map_uri(frame.float_map, colors)),
-        ("INT8", map_uri(frame.int8_map, colors)),
+        (name, map_uri(frame.int8_map, colors)),
         ("Difference", difference_uri(frame.frame, frame.float_map, frame.int8_map, colors)),
     )
     height, width = frame.frame.shape[:2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeseg.converters.report.figures import float_reasons, layer_shares
 from edgeseg.converters.report.markup import Markup, element, join
@@ -11,12 +11,10 @@ from edgeseg.manifest import Layer, Quantization
 
 __all__ = ["layer_section"]
 
-_NAMES = {"int8": "INT8", "float": "Float"}
-
 
 def layer_section(quantization: Quantization) -> Markup:
     """The stacked bars, the layers that stayed in float with their reasons, and the list of all."""
-    layers = quantization.layers
+    layers, titles = quantization.layers, _titles(quantization)
     title = element("h2", "Layers by precision")
     if not layers:
         text = "The network has no convolution or matrix product, so nothing was quantized."
@@ -25,15 +23,20 @@ def layer_section(quantization: Quantization) -> Markup:
         "section",
         title,
         element("p", "Share of the multiply-accumulate operations (MACs) of one frame.", class_="intro"),
-        _key(quantization),
-        _stacks(layers),
+        _key(quantization, titles),
+        _stacks(layers, titles),
         _reasons(layers),
-        _list(layers),
+        _list(layers, titles),
         id="layers",
     )
 
 
-def _key(quantization: Quantization) -> Markup:
+def _titles(quantization: Quantization) -> dict[str, str]:
+    """What the page calls the layers of each precision."""
+    return {"int8": "INT8", "float": "FP16" if quantization.number_format == "FP16" else "Float"}
+
+
+def _key(quantization: Quantization, titles: Mapping[str, str]) -> Markup:
     entries = []
     for kind, share in (("int8", quantization.int8_mac_share), ("float", 1 - quantization.int8_mac_share)):
         number = quantization.count(kind)
@@ -41,13 +44,14 @@ def _key(quantization: Quantization) -> Markup:
             f'<svg class="mark" aria-hidden="true"><rect class="{kind}" width="12" height="12" rx="2"/></svg>'
         )
         noun = "layer" if number == 1 else "layers"
-        entries.append(join(mark, element("strong", _NAMES[kind]), f" {number} {noun}, {percent(share)}"))
+        entries.append(join(mark, element("strong", titles[kind]), f" {number} {noun}, {percent(share)}"))
     return element("p", *(element("span", entry) for entry in entries), class_="key")
 
 
-def _stacks(layers: Sequence[Layer]) -> Markup:
+def _stacks(layers: Sequence[Layer], titles: Mapping[str, str]) -> Markup:
     """One bar by precision, one in graph order with a segment a layer, over a common axis."""
     shares = layer_shares(layers)
+    named = [(layer, share, True) for layer, share in zip(layers, shares, strict=True)]
     ordered = sorted(zip(layers, shares, strict=True), key=lambda pair: pair[0].precision != "int8")
     texts = [
         element("text", f"{x} %", x=f"{x}%", y=12, text_anchor="start" if x == 0 else "end" if x == 100 else "middle")
@@ -56,9 +60,9 @@ def _stacks(layers: Sequence[Layer]) -> Markup:
     return element(
         "div",
         element("p", "By precision", class_="label"),
-        _stack(_merged(ordered), "Share of the MACs by precision"),
+        _stack(_merged(ordered), "Share of the MACs by precision", titles),
         element("p", "In graph order, a segment a layer", class_="label"),
-        _stack([(layer, s, True) for layer, s in zip(layers, shares, strict=True)], "Share of the MACs in graph order"),
+        _stack(named, "Share of the MACs in graph order", titles),
         element("svg", *texts, class_="plot axis low", aria_hidden="true"),
         class_="stacks",
     )
@@ -74,10 +78,10 @@ def _merged(ordered: Sequence[tuple[Layer, float]]) -> list[tuple[Layer, float, 
     return merged
 
 
-def _stack(segments: Sequence[tuple[Layer, float, bool]], label: str) -> Markup:
+def _stack(segments: Sequence[tuple[Layer, float, bool]], label: str, titles: Mapping[str, str]) -> Markup:
     parts, start = [], 0.0
     for layer, share, named in segments:
-        text = f"{layer.name} ({layer.op}): {_NAMES[layer.precision]}, {percent(share)}" if named else percent(share)
+        text = f"{layer.name} ({layer.op}): {titles[layer.precision]}, {percent(share)}" if named else percent(share)
         parts.append(
             element(
                 "rect",
@@ -118,14 +122,14 @@ def _names(group: Sequence[Layer]) -> Markup:
     return element("details", element("summary", f"{len(group)} layers"), element("div", names, class_="names"))
 
 
-def _list(layers: Sequence[Layer]) -> Markup:
+def _list(layers: Sequence[Layer], titles: Mapping[str, str]) -> Markup:
     rows = [
         element(
             "tr",
             element("td", index, class_="num quiet"),
             element("td", element("code", layer.name)),
             element("td", layer.op),
-            element("td", element("span", _NAMES[layer.precision], class_=f"chip {layer.precision}")),
+            element("td", element("span", titles[layer.precision], class_=f"chip {layer.precision}")),
             element("td", decimal(layer.macs / 1e6, 2), class_="num"),
             element("td", f"{decimal(100 * share)} %", class_="num"),
             element("td", layer.reason),

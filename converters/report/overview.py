@@ -6,25 +6,26 @@ from edgeseg.converters.report.content import ReportContent
 from edgeseg.converters.report.figures import moved_most
 from edgeseg.converters.report.markup import Markup, element
 from edgeseg.converters.report.numbers import count, decimal, duration, percent, signed
-from edgeseg.manifest import Scores
+from edgeseg.manifest import Manifest, Scores
 
 __all__ = ["header", "summary"]
 
 
 def header(content: ReportContent, sections: dict[str, str]) -> Markup:
     """Name, size, classes and method, and links to the sections (title by id)."""
-    manifest = content.manifest
+    manifest, found = content.manifest, content.manifest.quantization
+    calibrated = f"ranges by {found.method} from {_frames(len(found.frame_names))}" if found.frame_names else "FP16"
     line = " \u00b7 ".join(
         (
             f"{manifest.input.width} \u00d7 {manifest.input.height} pixels",
             f"{len(manifest.labels.classes())} classes",
-            f"ranges by {manifest.quantization.method} from {_frames(len(manifest.quantization.frame_names))}",
+            calibrated,
         )
     )
     links = [element("a", title, href=f"#{key}") for key, title in sections.items()]
     return element(
         "header",
-        element("p", "edgeseg INT8 report", class_="kicker"),
+        element("p", f"edgeseg {found.number_format} report", class_="kicker"),
         element("h1", manifest.network.name),
         element("p", line, class_="lead"),
         element("nav", *links, aria_label="Sections"),
@@ -37,37 +38,38 @@ def summary(content: ReportContent) -> Markup:
     return element(
         "section",
         element("h2", "Summary", class_="unseen"),
-        element(
-            "div", _headline(content.manifest.scores), element("div", *_tiles(content), class_="tiles"), class_="hero"
-        ),
+        element("div", _headline(content.manifest), element("div", *_tiles(content), class_="tiles"), class_="hero"),
         element("ul", *remarks, class_="remarks") if remarks else None,
         id="summary",
     )
 
 
-def _headline(scores: Scores | None) -> Markup:
+def _headline(manifest: Manifest) -> Markup:
+    scores, found = manifest.scores, manifest.quantization
+    name = found.number_format
     if scores is None:
+        lack = "every frame given went into the calibration" if found.frame_names else "none was given"
         return element(
             "div",
             element("p", "Not scored", class_="number words"),
             element(
                 "p",
-                "No frame was left to score: every frame given went into the calibration. The accuracy of this network "
-                "in INT8 is unknown.",
+                f"No frame was left to score: {lack}. The accuracy of this network in {name} is unknown.",
                 class_="quiet",
             ),
             class_="headline",
         )
+    frames = _frames(len(scores.frame_names)) + (" that calibration never saw" if found.frame_names else "")
     lost = decimal(abs(scores.drop))
     if scores.metric == "miou":
-        what = "mIoU points lost to INT8" if scores.drop >= 0 else "mIoU points gained in INT8"
-        pair = _pair(("Float", decimal(scores.float_score)), ("INT8", decimal(scores.int8_score)))
-        how = f"Mean IoU over {_frames(len(scores.frame_names))} that calibration never saw."
+        what = f"mIoU points lost to {name}" if scores.drop >= 0 else f"mIoU points gained in {name}"
+        pair = _pair(("Float", decimal(scores.float_score)), (name, decimal(scores.int8_score)))
+        how = f"Mean IoU over {frames}."
     else:
         lost += " %"
-        what = "of the pixels change class in INT8"
+        what = f"of the pixels change class in {name}"
         pair = _pair(("Agreement with the float network", f"{decimal(scores.int8_score)} %"))
-        how = f"Over {_frames(len(scores.frame_names))} that calibration never saw; no labels were given."
+        how = f"Over {frames}; no labels were given."
     return element(
         "div",
         element("p", lost, class_="number"),
@@ -97,13 +99,15 @@ def _pair(*items: tuple[str, str]) -> Markup:
 
 def _tiles(content: ReportContent) -> list[Markup]:
     quantization = content.manifest.quantization
-    int8, scores = quantization.count("int8"), content.manifest.scores
+    name, layers, scores = quantization.number_format, quantization.converted_layers, content.manifest.scores
     macs = sum(layer.macs for layer in quantization.layers)
     scored = f"{_frames(len(scores.frame_names))} scored" if scores else "none scored"
+    others = _kept(quantization.count("float")) if content.table else "nothing is quantized"
+    frames, method = len(quantization.frame_names), quantization.method if content.table else "FP16 needs none"
     return [
-        _tile("Layers in INT8", f"{int8} of {len(quantization.layers)}", _kept(quantization.count("float"))),
-        _tile("MACs in INT8", percent(quantization.int8_mac_share), f"of {count(macs, ' ')} for one frame"),
-        _tile("Calibration", _frames(len(quantization.frame_names)), f"{quantization.method}; {scored}"),
+        _tile(f"Layers in {name}", f"{layers} of {len(quantization.layers)}", others),
+        _tile(f"MACs in {name}", percent(quantization.converted_mac_share), f"of {count(macs, ' ')} for one frame"),
+        _tile("Calibration", _frames(frames) if frames else "None", f"{method}; {scored}"),
         _tile("Conversion", duration(sum(content.steps.values())), f"{content.peak_rss_mb:,.0f} MB of memory at most"),
     ]
 

@@ -46,7 +46,9 @@ def report_html(content: ReportContent) -> str:
         MissingDependencyError: when frames are to be drawn and OpenCV is not installed.
     """
     manifest, measured = content.manifest, content.sensitivity
-    sections = {key: title for key, title in _SECTIONS.items() if key != "sensitivity" or measured is not None}
+    absent = {"sensitivity": measured is None, "ranges": content.table is None}
+    sections = {key: title for key, title in _SECTIONS.items() if not absent.get(key)}
+    number_format = manifest.quantization.number_format
     body = element(
         "body",
         header(content, sections),
@@ -56,12 +58,12 @@ def report_html(content: ReportContent) -> str:
             class_section(manifest),
             layer_section(manifest.quantization),
             None if measured is None else sensitivity_section(measured, manifest.quantization.layers),
-            frame_section(content.worst, manifest.labels),
-            range_section(content.table),
+            frame_section(content.worst, manifest.labels, number_format),
+            None if content.table is None else range_section(content.table),
             origin_section(content),
         ),
     )
-    return _page(f"{manifest.network.name}: INT8 report", body)
+    return _page(f"{manifest.network.name}: {number_format} report", body)
 
 
 def sensitivity_html(name: str, sensitivity: Sensitivity, layers: Sequence[Layer], frames: Sequence[str]) -> str:

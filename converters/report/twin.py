@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from edgeseg.calibration.table import Entry
+from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report.content import ReportContent
 from edgeseg.converters.report.figures import class_changes, class_scores, digests, layer_shares, moved_most
 from edgeseg.converters.report.ranges import DRAWN
@@ -32,6 +32,7 @@ def report_json(content: ReportContent) -> str:
             {"name": name, "color": list(color)}
             for name, color in zip(manifest.labels.names, manifest.labels.palette, strict=True)
         ],
+        "number_format": manifest.quantization.number_format,
         "calibration": {
             "method": manifest.quantization.method,
             "frames": _digests(manifest.quantization.frame_names, manifest.quantization.frame_digests),
@@ -40,11 +41,8 @@ def report_json(content: ReportContent) -> str:
         "layers": _layers(manifest),
         "sensitivity": _sensitivity(content),
         "worst_frames": _worst(content),
-        "ranges": [
-            _range(name, table.entries[name], index < DRAWN)
-            for index, name in enumerate(table.most_clipped(len(table.entries)))
-        ],
-        "shared_ranges": [dataclasses.asdict(group) for group in table.shared],
+        "ranges": _ranges(table) if table else [],
+        "shared_ranges": [dataclasses.asdict(group) for group in table.shared] if table else [],
         "steps": content.steps,
         "seconds": sum(content.steps.values()),
         "peak_rss_mb": content.peak_rss_mb,
@@ -112,6 +110,11 @@ def _worst(content: ReportContent) -> list[dict[str, Any]]:
         }
         for frame in content.worst
     ]
+
+
+def _ranges(table: CalibrationTable) -> list[dict[str, Any]]:
+    names = table.most_clipped(len(table.entries))
+    return [_range(name, table.entries[name], index < DRAWN) for index, name in enumerate(names)]
 
 
 def _range(name: str, entry: Entry, drawn: bool) -> dict[str, Any]:

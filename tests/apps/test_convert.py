@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,71 @@ class TestConvert:
         assert edgeseg("evaluate", bundle, "--data", frames, *GIVEN[2:])[0] == 0
         assert edgeseg("run", bundle, frames, "-o", tmp_path / "out", *GIVEN[2:])[0] == 0
         assert len(os.listdir(tmp_path / "out")) == 8
+
+
+class TestFp16:
+    def test_text(self, edgeseg: Run, network: Path, frames: Path) -> None:
+        code, out, _ = edgeseg("convert", network, "--precision", "fp16", "--frames", frames, *GIVEN)
+        assert code == 0
+        assert "  layers  7 of 7 in FP16 (100.0 % of the MACs)\n  ranges  none: FP16 needs none\n" in out
+        assert re.search(r"float 100\.00, FP16 \d+\.\d\d, drop \d\.\d\d \(95 %: .* on 8 frames\n", out)
+        assert "INT8" not in out
+
+    def test_without_frames(self, edgeseg: Run, network: Path) -> None:
+        code, out, _ = edgeseg("convert", network, "--precision", "fp16", *GIVEN)
+        assert code == 0
+        assert "  scores  none: there was no frame; give some with --frames or --score-frames\n" in out
+        assert "  note    Without frames nothing was scored" in out
+
+    def test_json(self, edgeseg: Run, network: Path, frames: Path) -> None:
+        code, out, _ = edgeseg("convert", network, "--precision", "fp16", "--score-frames", frames, *GIVEN, "--json")
+        assert code == 0
+        found = json.loads(out)
+        assert (found["number_format"], found["method"], found["frames"]) == ("FP16", "fp16", 0)
+        assert found["layers"] == {"int8": 0, "float": 7, "int8_mac_share": 0.0}
+        assert found["scores"]["frames"] == 8
+
+    def test_the_bundle_goes_through_the_other_commands(
+        self, edgeseg: Run, network: Path, frames: Path, tmp_path: Path
+    ) -> None:
+        bundle = network.with_suffix(".edgeseg")
+        assert edgeseg("convert", network, "--precision", "fp16", "--frames", frames, *GIVEN)[0] == 0
+        assert edgeseg("lint", bundle)[0] == 0
+        code, out, _ = edgeseg("info", bundle)
+        assert code == 0
+        assert re.search(r"^layers +7 in FP16 \(\d\.\d\d GMACs\)\nranges +none: FP16 needs no calibration$", out, re.M)
+        assert re.search(r"^scores +agreement with the float network: float 100\.00, FP16 ", out, re.M)
+        assert "in float:" not in out
+        assert json.loads(edgeseg("info", bundle, "--json")[1])["quantization"]["number_format"] == "FP16"
+        assert edgeseg("evaluate", bundle, "--data", frames, "-q")[0] == 0
+        assert edgeseg("bench", bundle, "--seconds", "1", "-q")[0] == 0
+        assert edgeseg("run", bundle, frames, "-o", tmp_path / "out", "-q")[0] == 0
+        code, out, _ = edgeseg("compare", network, bundle, "--frames", frames, "--layers", "-q")
+        assert code == 0
+        assert f"{bundle} (bundle in FP16)" in out
+        assert "no layer is below 20 dB" in out
+
+    def test_sensitivity_has_no_ranges(self, edgeseg: Run, network: Path, frames: Path) -> None:
+        assert edgeseg("convert", network, "--precision", "fp16", *GIVEN)[0] == 0
+        code, out, err = edgeseg("sensitivity", network.with_suffix(".edgeseg"), "--frames", frames)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert "is FP16 and was not calibrated, so it has no ranges for the analysis to start from" in err
+
+    @pytest.mark.parametrize(
+        ("given", "names"),
+        [
+            (("--budget", "1"), "--budget says"),
+            (("--method", "mse", "--keep-float", "*"), "--method, --keep-float say"),
+            (("--partners",), "--partners says"),
+            (("--no-equalize",), "--no-equalize says"),
+        ],
+    )
+    def test_what_contradicts_it(
+        self, given: tuple[str, ...], names: str, edgeseg: Run, network: Path, frames: Path
+    ) -> None:
+        code, out, err = edgeseg("convert", network, "--precision", "fp16", "--frames", frames, *GIVEN, *given)
+        assert (code, out) == (2, "")
+        assert f"--precision fp16 neither calibrates nor quantizes, but {names} how to; give one or the other" in err
 
 
 class TestBadInput:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.report_content import (
     digest,
+    floating,
     hostile_content,
     manifest,
     ranges,
@@ -142,6 +143,31 @@ class TestSummary:
     def test_void_channel_is_no_class(self) -> None:
         page = Page(report_html(small(manifest=manifest(load_labels("camvid").for_channels(12)))))
         assert " 11 classes " in page.text
+
+
+class TestFp16:
+    def test_nothing_speaks_of_int8(self) -> None:
+        text = report_html(floating())
+        page = Page(text)
+        assert "<title>espnetv2_s2.0_cityscapes: FP16 report</title>" in text
+        assert "edgeseg FP16 report" in page.text
+        assert "mIoU points lost to FP16" in page.text
+        assert "Layers in FP16 120 of 120 nothing is quantized" in page.text
+        assert "MACs in FP16 100\u00a0%".replace("\u00a0", " ") in page.text.replace("\u00a0", " ")
+        assert "Calibration None FP16 needs none; 101 frames scored" in page.text
+        assert "Mean IoU over 101 frames." in page.text
+        assert "the FP16 class where the two maps disagree" in page.text
+        assert "the whole network is FP16" in page.text
+        # The key of the layers says that none is in INT8; nothing else names it.
+        assert page.text.count("INT8") == 1
+        assert "INT8 0 layers" in page.text
+
+    def test_there_is_no_calibration_to_show(self) -> None:
+        page = Page(report_html(floating()))
+        assert ("a", "href", "#ranges") not in page.attributes
+        assert "Calibration ranges" not in page.text
+        assert "calibration never saw" not in page.text
+        assert ("a", "href", "#ranges") in Page(report_html(small())).attributes
 
 
 class TestClasses:

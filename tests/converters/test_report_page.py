@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.report_content import hostile_content, layers, manifest, report_content, sensitivity, worst_frame
+from support.report_content import floating, hostile_content, layers, manifest, report_content, sensitivity, worst_frame
 
 from edgeseg.converters.report import report_html, sensitivity_html
 from edgeseg.labels import LabelSet
@@ -133,6 +133,7 @@ def pages() -> dict[str, str]:
         "sensitivity": report_html(report_content(sensitivity=sensitivity(layers(), spared=False), worst=())),
         "sensitivity alone": sensitivity_html("net", sensitivity(layers()), layers(), ("frame_1", "frame_2" * 40)),
         "sensitivity by block": sensitivity_html(HOSTILE, sensitivity(layers(), block=9), layers(), (HOSTILE,)),
+        "fp16": report_html(floating(worst=frames)),
         "unscored": report_html(report_content(manifest=manifest(scores=None), worst=())),
         # Without its policy, so that only escaping keeps the names from running.
         "hostile": re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", hostile),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.report_content import digest, hostile_content, manifest, scored, small
+from support.report_content import digest, floating, hostile_content, manifest, scored, small
 
 from edgeseg.converters.report import report_json
 
@@ -17,8 +17,9 @@ class TestTwin:
         content = small(manifest=scored(float_score=70.0, int8_score=69.5, drop_interval=(0.25, 0.75)))
         data = json.loads(report_json(content))
         assert list(data) == [
-            "schema_version", "network", "input", "output", "classes", "calibration", "scores", "layers",
-            "sensitivity", "worst_frames", "ranges", "shared_ranges", "steps", "seconds", "peak_rss_mb", "remarks", "tools", "files",
+            "schema_version", "network", "input", "output", "classes", "number_format", "calibration", "scores",
+            "layers", "sensitivity", "worst_frames", "ranges", "shared_ranges", "steps", "seconds", "peak_rss_mb",
+            "remarks", "tools", "files",
         ]  # fmt: skip
         assert data["network"]["name"] == "espnetv2_s2.0_cityscapes"
         assert data["classes"][0] == {"name": "road", "color": [128, 64, 128]}
@@ -44,6 +45,14 @@ class TestTwin:
         assert ["histogram" in entry for entry in listing] == [True] * 10 + [False] * 100
         assert listing[0]["clipped_share"] >= listing[1]["clipped_share"]
         assert len(listing[0]["histogram"]) == 128
+
+    def test_fp16(self) -> None:
+        data = json.loads(report_json(floating()))
+        assert (data["number_format"], json.loads(report_json(small()))["number_format"]) == ("FP16", "INT8")
+        assert (data["ranges"], data["shared_ranges"]) == ([], [])
+        assert data["calibration"] == {"method": "fp16", "frames": []}
+        assert (data["layers"]["int8"], data["layers"]["float"]) == (0, 120)
+        assert data["scores"]["int8"] < data["scores"]["float"]
 
     def test_unscored(self) -> None:
         assert json.loads(report_json(small(manifest=manifest(scores=None), worst=())))["scores"] is None

@@ -13,7 +13,7 @@ from edgeseg.calibration.sensitivity import Effect, LayerEffect, Sensitivity
 from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report import ReportContent, WorstFrame
 from edgeseg.labels import LabelSet, load_labels
-from edgeseg.manifest import InputSpec, Layer, Manifest, Network, OutputSpec, Quantization, Scores
+from edgeseg.manifest import FP16, InputSpec, Layer, Manifest, Network, OutputSpec, Quantization, Scores
 
 
 def digest(text: str) -> str:
@@ -170,6 +170,15 @@ def hostile_content(text: str) -> ReportContent:
 def small(**changes: Any) -> ReportContent:
     """Content with one small frame, quick to draw."""
     return report_content(**{"worst": (worst_frame("frame_7", 19, 7, (48, 96)),), **changes})
+
+
+def floating(**changes: Any) -> ReportContent:
+    """The content of an FP16 bundle: no layer quantized, nothing calibrated."""
+    listed = tuple(
+        dataclasses.replace(layer, precision="float", reason="the whole network is FP16") for layer in layers()
+    )
+    whole = manifest(quantization=Quantization(FP16, (), (), listed), files={"model.onnx": digest("model.onnx")})
+    return small(**{"manifest": whole, "table": None, "remarks": (), **changes})
 
 
 def scored(**changes: Any) -> Any:
