@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "models": ("edgeseg.apps.cli.models", "list the networks that can be built by name, with what they cost"),
     "export": ("edgeseg.apps.cli.export", "write a network or a checkpoint as the ONNX file that convert takes"),
+    "build": ("edgeseg.apps.cli.build", "build a bundle's engine for TensorRT or TensorRT-RTX, proven to be INT8"),
     "evaluate": ("edgeseg.apps.cli.evaluate", "score a bundle or a float ONNX network against labels"),
     "compare": (
         "edgeseg.apps.cli.compare",
@@ -34,11 +35,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "sensitivity": ("edgeseg.apps.cli.sensitivity", "show which layers INT8 harms, each alone and each spared"),
     "run": ("edgeseg.apps.cli.run", "segment images or a video and write overlays or class maps"),
+    "bag": ("edgeseg.apps.cli.bag", "segment the images of a ROS 2 recording and write their masks as one"),
+    "camera": ("edgeseg.apps.cli.camera", "segment cameras live: to a screen, a page, recordings, RTSP, or robots"),
+    "launch": ("edgeseg.apps.cli.launch", "play a GStreamer pipeline in which the element edgeseg is known"),
     "scenes": (
         "edgeseg.apps.cli.scenes",
         "write rendered street scenes with exact labels: a test card, never real data",
     ),
     "bench": ("edgeseg.apps.cli.bench", "measure latency and throughput by stage, against the bare engine"),
+    "emit": (
+        "edgeseg.apps.cli.emit",
+        "write what trtexec, DeepStream, Triton or jetson-inference read: graph, configuration, commands",
+    ),
     "lint": ("edgeseg.apps.cli.lint", "check a graph or bundle for what TensorRT refuses or silently runs in float"),
     "info": ("edgeseg.apps.cli.info", "show what a bundle or an ONNX network is"),
     "doctor": ("edgeseg.apps.cli.doctor", "show versions, what is missing and the command that installs it"),

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg._version import __version__
+from edgeseg.apps.cli.jetson import board_text, examine_board
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
+from edgeseg.backends.tensorrt.board import read_board
 from edgeseg.errors import MissingDependencyError
 from edgeseg.libraries import require
 from edgeseg.machine import usable_processors
@@ -96,6 +98,13 @@ LIBRARIES: tuple[Library, ...] = (
         False,
         machine="x86_64",
     ),
+    Library(
+        "cuda.bindings",
+        ("cuda-bindings",),
+        "the GPU's memory, beside TensorRT",
+        "pip install 'edgeseg[tensorrt]'",
+        False,
+    ),
     Library("torch", ("torch",), "training and export of networks", "pip install torch", False),
     Library(
         "gi", ("PyGObject",), "cameras through GStreamer", "sudo apt-get install python3-gi gir1.2-gstreamer-1.0", False
@@ -132,6 +141,7 @@ def examine() -> dict[str, Any]:
         "cpu": {**_cpu(), "int8_exact": _int8_exact(libraries)},
         "gpu": shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists(),
         "jetson": jetson,
+        "board": examine_board(read_board(), libraries),
         "libraries": libraries,
         "complete": all(entry["state"] == "ok" for entry in libraries if entry["required"]),
     }
@@ -160,6 +170,8 @@ def _state(module: str) -> tuple[str, str]:
     except MissingDependencyError:
         return "missing", ""
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and module.startswith(f"{error.name}."):
+            return "missing", ""  # not even the package that it would stand in
         return "broken", " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return "ok", ""
 
@@ -217,6 +229,7 @@ def _text(found: dict[str, Any]) -> str:
         f"CPU     {cpu['name']}, {cpu['cores']} usable cores; {flags}",
         *(["INT8    computed in float32: sums overflow without VNNI"] if cpu["int8_exact"] is False else []),
         f"Jetson  {found['jetson'] or 'no'}",
+        *board_text(found["board"]),
         f"GPU     {'an NVIDIA driver is here' if found['gpu'] else 'no NVIDIA driver'}",
         "",
     ]
