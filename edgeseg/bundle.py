@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeseg.errors import BundleError, OutputError
 from edgeseg.manifest import Manifest
 
-__all__ = ["MANIFEST", "MODEL", "Bundle", "check_place", "write_bundle"]
+__all__ = ["MANIFEST", "MODEL", "Bundle", "check_place", "put_in_place", "write_bundle"]
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -142,7 +142,7 @@ def write_bundle(path: str | Path, manifest: Manifest, files: dict[str, bytes], 
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        _put_in_place(beside, folder)
+        put_in_place(beside, folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = (
@@ -180,8 +180,8 @@ def _check_place(folder: Path, force: bool) -> None:
         raise OutputError(f"cannot write {folder}: no permission in {folder.parent}; choose another place with -o")
 
 
-def _put_in_place(beside: Path, folder: Path) -> None:
-    """Rename the new bundle into place; the old one steps aside and returns if anything stops that, Ctrl-C too."""
+def put_in_place(beside: Path, folder: Path) -> None:
+    """Rename a new folder into place; the old one steps aside and returns if anything stops that, Ctrl-C too."""
     if not folder.exists():
         beside.rename(folder)
         return

@@ -13,6 +13,8 @@
     ├── CalibrationError           ranges that cannot be measured or read
     ├── BundleError                a bundle that is foreign, truncated, changed or newer
     ├── EngineError                an engine that does not compile, load or run
+    ├── FrameDroppedError          a submitted frame that was not segmented, because newer ones came
+    │   └── DeadlineError          ... because it waited too long for the engine
     ├── TrainingError              a training run that cannot go on
     └── OutputError                a result that cannot be written
 
@@ -28,8 +30,10 @@ from difflib import get_close_matches
 __all__ = [
     "BundleError",
     "CalibrationError",
+    "DeadlineError",
     "EdgesegError",
     "EngineError",
+    "FrameDroppedError",
     "FrameError",
     "InputError",
     "LabelError",
@@ -110,6 +114,14 @@ class BundleError(EdgesegError):
 
 class EngineError(EdgesegError):
     """An engine that does not compile, load or run."""
+
+
+class FrameDroppedError(EdgesegError):
+    """A submitted frame that was not segmented, because newer ones came."""
+
+
+class DeadlineError(FrameDroppedError):
+    """A submitted frame that was not segmented, because it waited longer for the engine than its caller allowed."""
 
 
 class TrainingError(EdgesegError):

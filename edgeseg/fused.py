@@ -28,14 +28,19 @@ _lock = threading.Lock()
 _compiled: dict[str, Callable[..., int]] = {}
 # Rounding moves an interpolated value by less than 4 units of 2**-24 of the largest corner; this is 40 times as much.
 _MARGIN = np.float32(1e-5)
+_threads = threading.local()
+_SIZES = 8
 
 
-def class_map(logits: NDArray[np.float32], upsampling: Upsampling) -> NDArray[np.uint8]:
+def class_map(
+    logits: NDArray[np.float32], upsampling: Upsampling, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """The class of every pixel of a frame.
 
     Args:
         logits: (C, h, w) float32, C <= 256.
         upsampling: where the frame's pixels sample them.
+        out: (H, W) uint8, contiguous, that gets the classes; None for a new array.
 
     Returns:
         (H, W) uint8, equal to `edgeseg.upsample.reference_class_map`.
@@ -45,12 +50,13 @@ def class_map(logits: NDArray[np.float32], upsampling: Upsampling) -> NDArray[np
     """
     rows, columns = upsampling.rows, upsampling.columns
     logits = np.ascontiguousarray(logits)
-    result = np.empty((len(rows.lower), len(columns.lower)), np.uint8)
+    result = np.empty((len(rows.lower), len(columns.lower)), np.uint8) if out is None else out
     if upsampling.interpolated:
         axes = (rows.lower, rows.weight, columns.lower, columns.weight)
-        bad = _run(_interpolate, logits, *axes, _MARGIN, result)
+        bad = _run(_interpolate, logits, *axes, _MARGIN, result, *_scratch(logits.shape, result.shape[1]))
     else:
-        bad = _run(_argmax, logits, rows.lower, columns.lower, result)
+        lines, _, candidates, _, _ = _scratch(logits.shape, result.shape[1])
+        bad = _run(_argmax, logits, rows.lower, columns.lower, result, lines, candidates.reshape(-1))
     if bad:
         raise EngineError("the engine gave logits that are not finite; check the network and its ranges")
     return result
@@ -61,6 +67,33 @@ def warm_up() -> None:
     logits = np.zeros((2, 2, 2), np.float32)
     class_map(logits, upsampling((2, 2), (2, 2), (2, 2), None))
     class_map(logits, upsampling((4, 4), (4, 4), (2, 2), "half_pixel"))
+
+
+def _scratch(logits: tuple[int, ...], width_out: int) -> tuple[NDArray[Any], ...]:
+    """Memory of a kernel, kept by thread and size, so that a frame like the last allocates nothing.
+
+    Args:
+        logits: shape (C, h, w).
+        width_out: W of the class map.
+
+    Returns:
+        `lines` (C + 5, w + 1) float32, `best` (W,) float32, `candidates` (w, C) and `cells` (w, 4) int32, `template`
+        (W,) uint8.
+    """
+    channels, _, width = logits
+    kept: dict[tuple[int, int, int], tuple[NDArray[Any], ...]] = _threads.__dict__.setdefault("scratch", {})
+    found = kept.get((channels, width, width_out))
+    if found is None:
+        if len(kept) >= _SIZES:
+            kept.clear()
+        found = kept[channels, width, width_out] = (
+            np.empty((channels + 5, width + 1), np.float32),
+            np.empty(width_out, np.float32),
+            np.empty((width, channels), np.int32),
+            np.empty((width, 4), np.int32),
+            np.empty(width_out, np.uint8),
+        )
+    return found
 
 
 def _run(function: Callable[..., int], *arguments: Any) -> int:
@@ -105,21 +138,14 @@ def _jit(numba: Any, function: Callable[..., int], *, cache: bool) -> Callable[.
     return compiled
 
 
-def _interpolate(logits, row_of, row_weight, column_of, column_weight, margin, result):  # type: ignore[no-untyped-def]
-    """Class map from low-resolution logits; returns 1 for logits that are not finite."""
+def _interpolate(  # type: ignore[no-untyped-def]
+    logits, row_of, row_weight, column_of, column_weight, margin, result, lines, best, candidates, cells, template
+):
+    """Class map from low-resolution logits; returns 1 for logits that are not finite. The last five are scratch."""
     channels, _, width = logits.shape
     height_out, width_out = result.shape
     one = np.float32(1)
-    low_of = np.empty(width + 1, np.float32)
-    high_of = np.empty(width + 1, np.float32)
-    odd = np.empty(width + 1, np.float32)
-    floor = np.empty(width, np.float32)
-    size = np.empty(width, np.float32)
-    largest = np.empty((channels, width), np.float32)
-    candidates = np.empty((width, channels), np.int32)
-    cells = np.empty((width, 4), np.int32)
-    template = np.empty(width_out, np.uint8)
-    best = np.empty(width_out, np.float32)
+    low_of, high_of, odd, floor, size, largest = lines[0], lines[1], lines[2], lines[3], lines[4], lines[5:]
     y = 0
     while y < height_out:
         top = row_of[y]
@@ -191,12 +217,10 @@ def _interpolate(logits, row_of, row_weight, column_of, column_weight, margin, r
     return 0
 
 
-def _argmax(logits, row_of, column_of, result):  # type: ignore[no-untyped-def]
-    """Class map from logits of its own size; returns 1 for logits that are not finite."""
+def _argmax(logits, row_of, column_of, result, lines, winner):  # type: ignore[no-untyped-def]
+    """Class map from logits of its own size; returns 1 for logits that are not finite. The last two are scratch."""
     channels, _, width = logits.shape
-    best = np.empty(width, np.float32)
-    bad = np.empty(width, np.float32)
-    winner = np.empty(width, np.int32)
+    best, bad = lines[0], lines[1]
     for y in range(result.shape[0]):
         row = row_of[y]
         if y > 0 and row_of[y - 1] == row:

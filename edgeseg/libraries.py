@@ -25,7 +25,12 @@ _PACKAGES = {
 }
 """Distribution by module of what `pip install edgeseg` brings."""
 
-_EXTRAS = {"onnxscript": "edgeseg[train]", "torch": "edgeseg[train]"}
+_EXTRAS = {
+    "onnxscript": "edgeseg[train]",
+    "rosbags": "edgeseg[ros]",
+    "torch": "edgeseg[train]",
+    "zenoh": "edgeseg[ros]",
+}
 """What an extra brings, by module."""
 
 

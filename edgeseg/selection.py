@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg import engine_cache
-from edgeseg.backends import BACKENDS, Backend, Target, get_backend
+from edgeseg.backends import BACKENDS, Backend, BundleBackend, Target, get_backend
 from edgeseg.environment import read_environment
 from edgeseg.errors import EdgesegError, EngineError, MissingDependencyError
 from edgeseg.machine import machine_key
@@ -26,7 +26,9 @@ _SECONDS = 1.0
 
 
 def choose_backend(model: bytes, digest: str, target: Target, *, backends: Iterable[Backend] | None = None) -> Backend:
-    """The installed backend that runs the graph fastest.
+    """The backend of a device that is here, and otherwise the installed one that runs the graph fastest.
+
+    A GPU with its library is taken without a race: its engine takes minutes to build, and no processor comes near it.
 
     Args:
         model: the serialised graph.
@@ -43,7 +45,7 @@ def choose_backend(model: bytes, digest: str, target: Target, *, backends: Itera
     installed = [b for b in candidates if b.name in versions]
     if not installed:
         raise MissingDependencyError("openvino", "run a bundle (or onnxruntime)", "pip install openvino")
-    if len(installed) == 1:
+    if len(installed) == 1 or isinstance(installed[0], BundleBackend):
         return installed[0]
     key = "|".join((digest, machine_key(), repr(target), *(f"{n} {v}" for n, v in sorted(versions.items()))))
     path = read_environment().cache_dir / "backends.json"
@@ -59,12 +61,21 @@ def choose_backend(model: bytes, digest: str, target: Target, *, backends: Itera
 
 
 def _installed(candidates: Iterable[Backend]) -> dict[str, str]:
-    versions = {}
+    """Version by name of the backends whose library, and whose device where they need one, is here."""
+    versions: dict[str, str] = {}
     for backend in candidates:
+        try:
+            if isinstance(backend, BundleBackend):
+                backend.check_device()
+        except EngineError as error:
+            _log.debug("%s is left out: %s", backend.name, error)
+            continue
         try:
             versions[backend.name] = backend.version()
         except MissingDependencyError as error:
             _log.debug("%s", error)
+        except EngineError as error:
+            _log.warning("%s is left out: %s", backend.name, error)
     return versions
 
 

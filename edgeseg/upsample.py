@@ -125,10 +125,23 @@ def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sa
     return classes
 
 
-def nearest_class_map(class_map: NDArray[np.uint8], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
-    """Bring a class map (h, w) uint8 at its own size to the frame's size; always a new array (H, W) uint8."""
-    height, width = class_map.shape
-    if (height, width) == (len(rows.nearest), len(columns.nearest)):
-        return np.array(class_map, np.uint8)
-    sampled: NDArray[np.uint8] = class_map.take(rows.nearest, axis=0).take(columns.nearest, axis=1)
-    return sampled
+def nearest_class_map(
+    class_map: NDArray[np.uint8], rows: Sampling, columns: Sampling, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Bring a class map (h, w) uint8 at its own size to the frame's size.
+
+    Returns:
+        (H, W) uint8: `out` where it is given, otherwise a new array.
+    """
+    size = len(rows.nearest), len(columns.nearest)
+    result = np.empty(size, np.uint8) if out is None else out
+    if class_map.shape == size:
+        np.copyto(result, class_map)
+        return result
+    for y, row in enumerate(rows.nearest):
+        if y and row == rows.nearest[y - 1]:
+            result[y] = result[y - 1]
+        else:
+            # Indices are in range; with mode "raise" NumPy would gather into an array of its own first.
+            class_map[row].take(columns.nearest, out=result[y], mode="clip")
+    return result

@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     import edgeseg
-    from edgeseg import engine_cache, power
+    from edgeseg import power
     from edgeseg.apps.benchmark import measure
-    from edgeseg.backends import Target, get_backend
+    from edgeseg.backends import get_backend
 
     meter = power.PowerMeter(power.find_sensors()) if options.power else None
     with (
@@ -51,9 +51,8 @@ def run(options: argparse.Namespace) -> int:
         edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter,
     ):
         frames = _frames(options, segmenter)
-        backend, bundle = get_backend(segmenter.backend_name), segmenter.bundle
-        target = Target(threads=options.threads, goal="throughput")
-        engine = engine_cache.engine(backend, bundle.read_model(), bundle.manifest.files["model.onnx"], target)
+        backend = get_backend(segmenter.backend_name)
+        engine = segmenter.make_engine("throughput")
         try:
             with (
                 progress_for(options.quiet).step("measure (seconds)", options.seconds) as step,

@@ -9,13 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError, unknown_name
 
-__all__ = ["BACKENDS", "Backend", "Engine", "LayerProfile", "Target", "TensorSpec", "get_backend"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.upsample import Upsampling
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BundleBackend",
+    "ClassMapEngine",
+    "Engine",
+    "LayerProfile",
+    "Target",
+    "TensorSpec",
+    "get_backend",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,27 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class ClassMapEngine(Protocol):
+    """What an engine of logits may do beyond `Engine`: upsampling and argmax where the logits are."""
+
+    def infer_class_map(self, arrays: Sequence[NDArray[Any]], upsampling: Upsampling) -> NDArray[np.uint8] | None:
+        """Run once with one frame.
+
+        Args:
+            arrays: as for `Engine.infer`.
+            upsampling: where the frame's pixels sample the logits.
+
+        Returns:
+            The class map (H, W) uint8, a new array equal to `edgeseg.upsample.reference_class_map` of the logits; None,
+            before anything ran, where this engine cannot make it.
+
+        Raises:
+            ShapeError, EngineError: as for `Engine.infer`; EngineError also for logits that are not finite.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class LayerProfile:
     """One executed layer: its name, the backend's type, the kernel, its precision ("int8", "float32", ...) and ms."""
@@ -106,7 +144,38 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class BundleBackend(Protocol):
+    """A backend of a device, whose engines take minutes to build and stand in the bundle that they belong to."""
+
+    def check_device(self) -> None:
+        """Look for the device, without importing the backend's library.
+
+        Raises:
+            EngineError: when it is not there.
+        """
+        ...
+
+    def load_bundle(self, bundle: Bundle, target: Target, *, build: bool | None, plan: Path | None) -> Engine:
+        """The engine of a bundle on this device.
+
+        Args:
+            bundle: whose network.
+            target: what for.
+            build: whether an engine may be built where there is none; None for yes on a Jetson.
+            plan: the engine's file; None for the one in the bundle that fits this device.
+
+        Raises:
+            EngineError: when there is none, with the command that builds it, or the one given is of another device,
+                another version or another network; when it does not build or load.
+            MissingDependencyError: when a library is not installed.
+        """
+        ...
+
+
 BACKENDS: dict[str, str] = {
+    "tensorrt": "edgeseg.backends.tensorrt.backend:TensorRTBackend",
+    "tensorrt-rtx": "edgeseg.backends.tensorrt.backend:TensorRTRTXBackend",
     "openvino": "edgeseg.backends.openvino:OpenVINOBackend",
     "onnxruntime": "edgeseg.backends.onnxruntime:ONNXRuntimeBackend",
 }

@@ -39,6 +39,7 @@ class Behaviour:
         takes_timings: whether a stored timing cache fits.
         loads: whether a plan loads.
         crash: called in the middle of a build.
+        run: called with a context and a stream to run an engine; says whether it was taken.
     """
 
     gpu: bool = True
@@ -51,6 +52,7 @@ class Behaviour:
     takes_timings: bool = True
     loads: bool = True
     crash: Any = None
+    run: Any = None
 
 
 class Shared:

@@ -85,6 +85,7 @@ class Builder:
             "layers": layers,
             "inputs": network._shapes,
             "outputs": network._outputs,
+            "types": network._types,
             "profiles": config._profiles,
             "pools": config._pools,
             "level": vars(config).get("builder_optimization_level"),
@@ -242,6 +243,7 @@ class INetworkDefinition:
         self._strong = self._shared.flag(flags, "STRONGLY_TYPED") or not weak
         self._shapes: dict[str, list[int]] = {}
         self._outputs: dict[str, list[int]] = {}
+        self._types: dict[str, str] = {}
         self._convolutions: list[tuple[str, int, bool]] = []
         self._layers: list[Any] = []
 
@@ -287,6 +289,8 @@ class OnnxParser:
     def _read(self, graph: Any) -> None:
         dequantized = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
         for node in graph.node:
+            if node.op_type == "Cast" and node.input[0] in dequantized:
+                dequantized.update(node.output)
             if node.op_type == "Conv":
                 quantized = all(name in dequantized for name in node.input[:2])
                 self._network._convolutions.append((node.name, len(node.input), quantized))
@@ -296,6 +300,8 @@ class OnnxParser:
         for tensors, found in ((graph.input, self._network._shapes), (graph.output, self._network._outputs)):
             for tensor in tensors:
                 dims = tensor.type.tensor_type.shape.dim
+                kind = onnx.TensorProto.DataType.Name(tensor.type.tensor_type.elem_type)
+                self._network._types[tensor.name] = {"FLOAT16": "HALF"}.get(kind, kind)
                 found[tensor.name] = [-1 if dim.dim_param else dim.dim_value for dim in dims]
 
     @property

@@ -1,4 +1,4 @@
-"""The runtime's classes of the fakes: they load the fake builder's plans, run nothing, and describe their layers."""
+"""The runtime's classes of the fakes: they load the fake builder's plans, run what they are told, describe layers."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ class ICudaEngine:
         return shape
 
     def get_tensor_dtype(self, name: str) -> Any:
-        types = self._shared.module.DataType
-        return types.UINT8 if name in self._content["inputs"] else types.FLOAT
+        return self._shared.module.DataType[self._content["types"][name]]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
         shapes: list[list[int]] = self._content["profiles"][profile][name]
@@ -107,7 +106,10 @@ class IExecutionContext:
         self._streams.append(stream)
         monitor = vars(self).get("profiler")
         if monitor is not None:
-            monitor.report_layer_time("stem", 0.5)
+            for layer in self._engine._content["layers"] or [{"name": "stem"}]:
+                monitor.report_layer_time(f"{layer['name']}.weight + {layer['name']}", 0.5)
+        if self._shared.behaviour.run is not None:
+            return bool(self._shared.behaviour.run(self, stream))
         return len(self._addresses) == self._engine.num_io_tensors
 
 

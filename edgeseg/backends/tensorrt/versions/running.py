@@ -54,15 +54,23 @@ class IOTensor:
     dtype: str
 
 
-def create_runtime(library: Library, logger: Any) -> Any:
+def create_runtime(library: Library, logger: Any, dla_core: int | None = None) -> Any:
     """A trt.Runtime, which must outlive its engines.
+
+    Args:
+        library: whose.
+        logger: what it says.
+        dla_core: deep learning accelerator that its engines run on.
 
     Raises:
         EngineError: where there is no GPU or driver.
     """
     trt = library.module
     try:
-        return trt.Runtime(logger)
+        runtime = trt.Runtime(logger)
+        if dla_core is not None:
+            runtime.DLA_core = dla_core
+        return runtime
     except TypeError as error:  # "factory function returned nullptr": the reason stands in the log
         raise EngineError(f"{library} cannot start: it needs an NVIDIA GPU and a driver that fits it") from error
 

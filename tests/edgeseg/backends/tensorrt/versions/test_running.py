@@ -58,7 +58,7 @@ class TestEveryVersion:
         running.enqueue(context, 99)
         assert context._addresses == {"frame": 0x100, "logits": 0x200}
         assert context._streams == [99]
-        assert times == [("stem", 0.5)]
+        assert times == [(f"{name}.weight + {name}", 0.5) for name in ("conv_8", "conv_14", "conv_20")]
         assert running.missing_shapes(context) == []
 
     def test_takes_dynamic_shapes(self, dump: str) -> None:

@@ -1,0 +1,53 @@
+"""Segmentation metadata of GStreamer's own analytics library on a buffer, where the version has it (1.26)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from edgeseg.apps.camera.gst import gstreamer
+from edgeseg.segmentation import Segmentation
+
+__all__ = ["analytics", "attach"]
+
+
+@functools.cache
+def analytics() -> Any | None:
+    """The module GstAnalytics; None where it is missing (up to 1.22) or has no segmentation from Python (1.24)."""
+    gstreamer()
+    try:
+        import gi
+
+        gi.require_version("GstAnalytics", "1.0")
+        from gi.repository import GstAnalytics
+    except (ImportError, ValueError):
+        return None
+    return GstAnalytics if hasattr(GstAnalytics.RelationMeta, "add_segmentation_mtd") else None
+
+
+def attach(library: Any, buffer: Any, result: Segmentation) -> bool:
+    """Attach a class map: one semantic entry for the whole frame, GRAY8, with the indices of the classes that occur.
+
+    DL Streamer writes the same layout (open-edge-platform/dlstreamer, docs/user-guide/dev_guide/metadata_analytics.md).
+
+    Args:
+        library: what `analytics` gave.
+        buffer: a writable Gst.Buffer.
+        result: class map of the frame's size.
+
+    Returns:
+        Whether GStreamer took it.
+    """
+    gst = gstreamer()
+    video, (height, width) = gst.GstVideo, result.class_map.shape
+    mask = gst.Gst.Buffer.new_wrapped(result.class_map.tobytes())
+    # Without a video meta GStreamer refuses the mask; offsets and strides have four entries, one a possible plane.
+    flags, gray = video.VideoFrameFlags.NONE, video.VideoFormat.GRAY8
+    video.buffer_add_video_meta_full(mask, flags, gray, width, height, 1, [0, 0, 0, 0], [width, 0, 0, 0])
+    relation = library.buffer_add_analytics_relation_meta(buffer)
+    found = [int(index) for index in np.unique(result.class_map)]
+    kind = library.SegmentationType.SEMANTIC
+    taken, _ = relation.add_segmentation_mtd(mask, kind, found, 0, 0, width, height)
+    return bool(taken)

@@ -1,0 +1,289 @@
+"""A running GStreamer pipeline that ends in an appsink: its frames with their capture times, and how it ended."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.apps.camera.gst import gstreamer, mapped
+from edgeseg.apps.camera.sources import ARRIVALS, FRAMES, PYTHON_FRAMES
+from edgeseg.errors import EdgesegError, FrameError, UsageError
+
+__all__ = ["Arrival", "Ending", "Pipeline", "error_text"]
+
+_log = logging.getLogger(__name__)
+
+_LOOKING = 50_000_000  # nanoseconds that a wait for a frame lasts before the bus is looked at
+_FREEING = 2.0  # seconds that a pipeline has to stop; one that hangs is left to its thread
+_FORMATS = {"RGB": 3, "RGBA": 4, "RGBx": 4, "BGRx": 4, "BGRA": 4, "BGR": 3}
+"""Bytes a pixel of the formats that a pipeline may give."""
+
+_HINTS = {
+    "Failed to create CaptureSession": "the camera's service holds it: sudo systemctl restart nvargus-daemon",
+    "Cannot identify device": "see what is there with: ls /dev/video*",
+    "not-linked": "the stream has another codec; give --input-codec h264, h265 or mjpeg",
+    "not-negotiated": "the camera has no such size or rate; see what it has with: v4l2-ctl --list-formats-ext",
+    "nauthorized": "write it as rtsp://USER:PASSWORD@HOST/PATH",
+}
+"""What to do, by words of GStreamer's errors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """A frame out of the pipeline.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, a copy.
+        gap: frames that came before it and were left out in the pipeline, or broken.
+        captured: `time.monotonic()` of its capture.
+    """
+
+    image: NDArray[np.uint8]
+    gap: int
+    captured: float
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a pipeline ended.
+
+    Attributes:
+        reason: "end" of the stream, "error", "hang", or "stopped" by us.
+        text: for people.
+        gap: frames after the last one taken that were left out.
+    """
+
+    reason: str
+    text: str = ""
+    gap: int = 0
+
+
+def error_text(message: Any) -> str:
+    """One line of GStreamer's error message, with what to do where that is known."""
+    error, detail = message.parse_error()
+    found = f"{error.message} {detail or ''}"
+    hint = next((hint for words, hint in _HINTS.items() if words in found), None)
+    source = message.src.get_name() if message.src is not None else "pipeline"
+    text = f"{error.message.rstrip('.')} ({source})"
+    return f"{text}; {hint}" if hint else text
+
+
+class Pipeline:
+    """One run of a launch string; made anew for every connection.
+
+    Args:
+        launch: see `sources.launch_string`.
+        live: whether capture times are asked of the pipeline's clock; else a frame counts as captured when it is taken.
+        loop: times that it starts again at its end, -1 for ever.
+    """
+
+    def __init__(self, launch: str, *, live: bool, loop: int = 0) -> None:
+        gst = gstreamer()
+        self._gst = gst.Gst
+        self._live, self._loop = live, loop
+        try:
+            self._pipeline = self._gst.parse_launch(launch)
+        except gst.GLib.Error as error:
+            raise _parse_error(error, launch) from error
+        self._sink = _only_appsink(self._gst, self._pipeline)
+        self.python_source = self._pipeline.get_by_name(PYTHON_FRAMES)
+        self._bus = self._pipeline.get_bus()
+        self._arrived: collections.deque[int] = collections.deque()
+        self._count_arrivals()
+        self._carried = 0
+        self.broken = 0
+
+    def frames(self, stop: threading.Event, patience: float) -> Iterator[Arrival | Ending]:
+        """Play: every frame as it comes, and an `Ending` as the last value.
+
+        Args:
+            stop: ends it.
+            patience: seconds without a frame that count as a hang; 0 for no limit.
+        """
+        ending = self._start()
+        last = time.monotonic()
+        while ending is None:
+            if stop.is_set():
+                ending = Ending("stopped")
+                break
+            sample = self._sink.try_pull_sample(_LOOKING)
+            if sample is not None:
+                arrival = self._arrival(sample)
+                last = time.monotonic()
+                if arrival is not None:
+                    del sample  # its memory goes back to the pipeline before the frame is worked on
+                    yield arrival
+            # With its samples taken, a pipeline posts the end of its stream; what came before it is all here.
+            ending = self._look_at_bus()
+            if ending is None and patience and time.monotonic() - last > patience:
+                ending = Ending("hang", f"no frame for {patience:g} s")
+        yield ending
+
+    def stop(self) -> None:
+        """Free the pipeline; one that does not stop (a server that hangs) is left to a thread."""
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is None:
+            return
+        self._sink = self._bus = self.python_source = None
+
+        def free(pipeline: Any) -> None:
+            pipeline.set_state(self._gst.State.NULL)
+
+        thread = threading.Thread(target=free, args=(pipeline,), name="edgeseg-stop", daemon=True)
+        thread.start()
+        thread.join(_FREEING)
+        if thread.is_alive():
+            _log.info("a pipeline does not stop; going on without it")
+
+    def _start(self) -> Ending | None:
+        playing, paused = self._gst.State.PLAYING, self._gst.State.PAUSED
+        if self._loop and self.python_source is None:
+            self._pipeline.set_state(paused)
+            self._pipeline.get_state(5 * self._gst.SECOND)
+            flags = self._gst.SeekFlags.FLUSH | self._gst.SeekFlags.SEGMENT
+            self._seek(flags)
+        if self._pipeline.set_state(playing) == self._gst.StateChangeReturn.FAILURE:
+            return self._look_at_bus() or Ending("error", "the pipeline does not start")
+        return None
+
+    def _seek(self, flags: Any) -> bool:
+        kind = self._gst.SeekType
+        time_format = self._gst.Format.TIME
+        return bool(self._pipeline.seek(1.0, time_format, flags, kind.SET, 0, kind.NONE, 0))
+
+    def _look_at_bus(self) -> Ending | None:
+        kinds = self._gst.MessageType
+        wanted = kinds.ERROR | kinds.EOS | kinds.SEGMENT_DONE | kinds.WARNING | kinds.LATENCY
+        while (message := self._bus.pop_filtered(wanted)) is not None:
+            if message.type == kinds.ERROR:
+                return Ending("error", error_text(message))
+            if message.type == kinds.EOS:
+                return Ending("end", "the stream ended", self._carried + len(self._arrived))
+            if message.type == kinds.SEGMENT_DONE:
+                self._again()
+            elif message.type == kinds.LATENCY:
+                self._pipeline.recalculate_latency()
+            elif message.type == kinds.WARNING:
+                _log.debug("GStreamer: %s", message.parse_warning()[0].message)
+        return None
+
+    def _again(self) -> None:
+        self._loop -= self._loop > 0
+        # Without a flush no frame is lost between two rounds; the last one ends as a stream does.
+        self._seek(self._gst.SeekFlags.SEGMENT if self._loop else self._gst.SeekFlags.NONE)
+
+    def _count_arrivals(self) -> None:
+        """Remember the time stamp of every frame before any is left out."""
+        arrived = self._arrived
+
+        def seen(pad: Any, info: Any) -> Any:
+            arrived.append(info.get_buffer().pts)
+            return keep
+
+        def flushed(pad: Any, info: Any) -> Any:
+            arrived.clear()
+            return keep
+
+        keep, kinds = self._gst.PadProbeReturn.OK, self._gst.PadProbeType
+        pad = (self._pipeline.get_by_name(ARRIVALS) or self._sink).get_static_pad("sink")
+        pad.add_probe(kinds.BUFFER, seen)
+        pad.add_probe(kinds.EVENT_FLUSH, flushed)
+
+    def _gap(self, stamp: int) -> int:
+        """Frames that arrived before the one of this time stamp and were left out."""
+        gap = 0
+        while self._arrived:
+            if self._arrived.popleft() == stamp:
+                break
+            gap += 1
+        return gap
+
+    def _arrival(self, sample: Any) -> Arrival | None:
+        """The frame in a sample; None for a broken one, which is counted."""
+        now = time.monotonic()
+        buffer = sample.get_buffer()
+        gap, self._carried = self._carried + self._gap(buffer.pts), 0
+        try:
+            image = _pixels(sample.get_caps(), buffer)
+        except EdgesegError as error:
+            self.broken += 1
+            self._carried = gap + 1
+            _log.debug("broken frame: %s", error)
+            return None
+        return Arrival(image, gap, self._captured(sample, buffer, now))
+
+    def _captured(self, sample: Any, buffer: Any, now: float) -> float:
+        """When a frame was captured: its time stamp on the pipeline's clock, brought to time.monotonic()."""
+        clock = self._pipeline.get_clock() if self._live else None
+        if clock is None or buffer.pts == self._gst.CLOCK_TIME_NONE:
+            return now
+        running = sample.get_segment().to_running_time(self._gst.Format.TIME, buffer.pts)
+        age = (clock.get_time() - self._pipeline.get_base_time() - running) / self._gst.SECOND
+        return now - max(age, 0.0)
+
+
+def _parse_error(error: Any, launch: str) -> EdgesegError:
+    text = error.message
+    if "no element" in text:
+        from edgeseg.apps.camera.elements import package_of
+
+        name = text.partition('"')[2].partition('"')[0]
+        package = package_of(name)
+        cure = f"; run: sudo apt-get install -y {package}" if package else "; see: gst-inspect-1.0"
+        return UsageError(f"GStreamer has no element {name!r} on this machine{cure}")
+    return UsageError(f"GStreamer does not understand the pipeline ({text}): {launch}")
+
+
+def _only_appsink(gst: Any, pipeline: Any) -> Any:
+    named = pipeline.get_by_name(FRAMES) if isinstance(pipeline, gst.Bin) else None
+    if named is not None:
+        return named
+    sinks = []
+    if isinstance(pipeline, gst.Bin):
+        found = pipeline.iterate_sinks()
+        while (step := found.next())[0] == gst.IteratorResult.OK:
+            if step[1].get_factory().get_name() == "appsink":
+                sinks.append(step[1])
+    if len(sinks) != 1:
+        raise UsageError(f"a pipeline needs one appsink for its frames, but this has {len(sinks)}; name it {FRAMES}")
+    return sinks[0]
+
+
+def _pixels(caps: Any, buffer: Any) -> NDArray[np.uint8]:
+    """A copy of a buffer's pixels as (H, W, 3) uint8 RGB."""
+    structure = caps.get_structure(0)
+    name = structure.get_value("format")
+    if name not in _FORMATS:
+        raise UsageError(f"frames must come as {', '.join(_FORMATS)}, but are {name}; put videoconvert before the end")
+    height, width, size = structure.get_value("height"), structure.get_value("width"), _FORMATS[name]
+    meta = gstreamer().GstVideo.buffer_get_video_meta(buffer)
+    # Without a description of its own, a buffer's rows begin at multiples of four bytes (GstVideoInfo).
+    offset, stride = (meta.offset[0], meta.stride[0]) if meta is not None else (0, -(-width * size // 4) * 4)
+    with mapped(buffer) as content:
+        if offset + stride * (height - 1) + width * size > content.size:
+            raise FrameError(f"a frame of {width}x{height} {name} has only {content.size} bytes")
+        view = np.lib.stride_tricks.as_strided(content[offset:], (height, width, size), (stride, size, 1))
+        order = (2, 1, 0) if name.startswith("BGR") else (0, 1, 2)
+        if size == 3 and order == (0, 1, 2):
+            return view.copy()
+        return _reordered(view, order)
+
+
+def _reordered(view: NDArray[np.uint8], order: tuple[int, ...]) -> NDArray[np.uint8]:
+    import cv2
+
+    codes = {
+        (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
+        (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB,
+        (3, (2, 1, 0)): cv2.COLOR_BGR2RGB,
+    }
+    result: NDArray[np.uint8] = cv2.cvtColor(view, codes[view.shape[2], order])
+    return result

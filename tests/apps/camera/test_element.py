@@ -1,0 +1,455 @@
+"""The element in real pipelines, its pixels held against `Segmentation.overlay`."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.bundles import quantized_bundle
+from support.pipelines import Ran, need_gstreamer, parsed, planes, pulled, wait
+
+import edgeseg
+from edgeseg.apps.camera.element import painter, pixels, register, segmenters, stage, transform
+from edgeseg.apps.camera.gst import gstreamer
+
+Image = NDArray[np.uint8]
+ORDERS = {
+    "RGB": [0, 1, 2],
+    "BGR": [2, 1, 0],
+    "RGBx": [0, 1, 2],
+    "BGRx": [2, 1, 0],
+    "RGBA": [0, 1, 2],
+    "BGRA": [2, 1, 0],
+}
+"""Channels of a format in memory that are red, green and blue."""
+
+SIZES = [(640, 480), (638, 478), (639, 479)]
+YUV = ["bt601", "bt709"]
+
+
+@pytest.fixture(autouse=True)
+def _gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_gstreamer()
+    monkeypatch.setenv("EDGESEG_BACKEND", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose class maps have all its classes on a test picture."""
+    return quantized_bundle(tmp_path_factory.mktemp("toy") / "toy.edgeseg").path
+
+
+@pytest.fixture
+def reference(model: Path) -> Iterator[edgeseg.Segmenter]:
+    with edgeseg.load(model) as segmenter:
+        yield segmenter
+
+
+def both(element: str, caps: str, count: int = 1, after: str = "") -> tuple[list[list[Image]], list[list[Image]], Ran]:
+    """Planes of the frames before and after the element; the same buffers go both ways."""
+    with parsed(
+        f"videotestsrc num-buffers={count} pattern=smpte ! video/x-raw,width=96,height=64,framerate=30/1,{caps} ! "
+        f"tee name=t t. ! queue max-size-bytes=0 ! appsink name=before sync=false wait-on-eos=false "
+        f"t. ! queue max-size-bytes=0 ! {element} ! {after} appsink name=after sync=false wait-on-eos=false"
+    ) as pipeline:
+        ran = wait(pipeline)
+        found = [[planes(s) for s in pulled(pipeline.get_by_name(name))] for name in ("before", "after")]
+    return found[0], found[1], ran
+
+
+def rgb(frame: list[Image], form: str) -> Image:
+    return np.ascontiguousarray(frame[0][:, :, ORDERS[form]])
+
+
+class TestPixels:
+    @pytest.mark.parametrize(("width", "height"), SIZES)
+    @pytest.mark.parametrize("form", ORDERS)
+    def test_are_those_of_overlay(
+        self, form: str, width: int, height: int, model: Path, reference: edgeseg.Segmenter
+    ) -> None:
+        caps = f"format={form},width={width},height={height}"
+        before, after, ran = both(f"edgeseg model={model} alpha=0.3", caps)
+        assert ran.ended
+        assert ran.errors == []
+        picture = rgb(before[0], form)
+        expected = reference(picture)
+        assert len(np.unique(expected.class_map)) > 1
+        np.testing.assert_array_equal(rgb(after[0], form), expected.overlay(picture, 0.3))
+
+    @pytest.mark.parametrize("form", ["RGBA", "BGRA"])
+    def test_leave_alpha(self, form: str, model: Path) -> None:
+        with parsed(
+            f"videotestsrc num-buffers=1 ! video/x-raw,format={form},width=99,height=64 ! alpha alpha=0.25 ! "
+            f"video/x-raw,format={form} ! edgeseg model={model} ! appsink name=after sync=false wait-on-eos=false"
+        ) as pipeline:
+            assert wait(pipeline).ended
+            (sample,) = pulled(pipeline.get_by_name("after"))
+        assert set(np.unique(planes(sample)[0][:, :, 3])) <= {63, 64}
+
+    def test_of_a_mask(self, model: Path, reference: edgeseg.Segmenter) -> None:
+        before, after, _ = both(f"edgeseg model={model} overlay=mask alpha=0.1", "format=RGB,width=638")
+        np.testing.assert_array_equal(after[0][0], reference(before[0][0]).colorize())
+
+    @pytest.mark.parametrize("word", ["none", "false", "NONE"])
+    def test_stay_without_an_overlay(self, word: str, model: Path) -> None:
+        before, after, ran = both(f"edgeseg model={model} overlay={word}", "format=RGB")
+        np.testing.assert_array_equal(after[0][0], before[0][0])
+        assert ran.stats[-1]["segmented"] == 1
+
+    def test_of_some_classes(self, model: Path, reference: edgeseg.Segmenter) -> None:
+        before, after, _ = both(f'edgeseg model={model} classes="class1, class3"', "format=RGB,width=638")
+        result = reference(before[0][0])
+        drawn = np.isin(result.class_map, [1, 3])
+        assert 0 < drawn.sum() < drawn.size
+        expected = np.where(drawn[:, :, None], result.overlay(before[0][0]), before[0][0])
+        np.testing.assert_array_equal(after[0][0], expected)
+
+    def test_of_a_mask_of_some_classes(self, model: Path, reference: edgeseg.Segmenter) -> None:
+        before, after, _ = both(f"edgeseg model={model} overlay=mask classes=class1", "format=BGRx,width=638")
+        result = reference(rgb(before[0], "BGRx"))
+        expected = np.where(result.mask("class1")[:, :, None], result.colorize(), 0)
+        np.testing.assert_array_equal(rgb(after[0], "BGRx"), expected)
+
+
+class TestNv12:
+    @pytest.mark.parametrize("matrix", YUV)
+    @pytest.mark.parametrize(("width", "height"), SIZES)
+    def test_is_read_with_the_matrix_of_its_caps(self, width: int, height: int, matrix: str) -> None:
+        """Against GStreamer's own conversion of the same frames, in 8 bits; how chroma is smoothed at an edge is a
+        matter of taste."""
+        caps = f"format=NV12,width={width},height={height},colorimetry={matrix}"
+        before, converted, ran = both("identity", caps, after="videoconvert dither=none ! video/x-raw,format=RGB !")
+        assert ran.errors == []
+
+        def far(matrix: str) -> float:
+            layout = pixels.FrameLayout("NV12", height, width, (0, 0), (0, 0), matrix)
+            found = pixels.rgb_of(tuple(before[0]), layout, (height, width)).astype(int)
+            return float(np.percentile(np.abs(found - converted[0][0]).max(axis=2), 90))
+
+        assert far(matrix) <= 5
+        assert far(next(other for other in YUV if other != matrix)) >= 15
+
+    @pytest.mark.parametrize("full_range", [False, True])
+    @pytest.mark.parametrize("matrix", pixels.MATRICES)
+    def test_there_and_back(self, matrix: str, full_range: bool) -> None:
+        layout = pixels.FrameLayout("NV12", 2, 2, (0, 0), (0, 0), matrix, full_range)
+        colors = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+        luma, chroma = pixels.tables_of(layout, colors)
+        rows = (np.ascontiguousarray(luma), np.ascontiguousarray(chroma))
+        back = pixels.rgb_of(rows, layout, (256, 1))[:, 0]
+        assert np.abs(back.astype(int) - colors).max() <= 3
+
+    @pytest.mark.parametrize("matrix", YUV)
+    @pytest.mark.parametrize(("width", "height"), SIZES)
+    def test_overlay(self, width: int, height: int, matrix: str, model: Path, reference: edgeseg.Segmenter) -> None:
+        caps = f"format=NV12,width={width},height={height},colorimetry={matrix}"
+        results: list[edgeseg.Segmentation] = []
+        with parsed(
+            f"videotestsrc num-buffers=1 ! video/x-raw,{caps} ! tee name=t "
+            "t. ! queue ! appsink name=before sync=false wait-on-eos=false t. ! queue ! "
+            f"edgeseg name=e model={model} alpha=0.4 ! appsink name=after sync=false wait-on-eos=false"
+        ) as pipeline:
+            pipeline.get_by_name("e").connect("segmented", lambda _, result, pts: results.append(result))
+            assert wait(pipeline).ended
+            ((before,), (after,)) = (pulled(pipeline.get_by_name(name)) for name in ("before", "after"))
+        class_map, colors = results[0].class_map, results[0].labels.colors()
+        assert class_map.shape == (height, width)
+        layout = pixels.FrameLayout("NV12", height, width, (0, 0), (0, 0), matrix)
+        for plane, drawn, table, part in zip(
+            planes(before),
+            planes(after),
+            pixels.tables_of(layout, colors),
+            (class_map, class_map[::2, ::2]),
+            strict=True,
+        ):
+            expected = 0.6 * plane + 0.4 * table[part, 0]
+            assert np.abs(drawn - expected).max() <= 0.5 + 1e-6
+
+    def test_class_map_is_near_that_of_the_converted_frame(self, model: Path, reference: edgeseg.Segmenter) -> None:
+        results: list[edgeseg.Segmentation] = []
+        with parsed(
+            "videotestsrc num-buffers=1 pattern=smpte ! video/x-raw,format=NV12,width=640,height=480 ! tee name=t "
+            f"t. ! queue ! edgeseg name=e model={model} ! fakesink async=false "
+            "t. ! queue ! videoconvert ! video/x-raw,format=RGB ! appsink name=rgb sync=false wait-on-eos=false"
+        ) as pipeline:
+            pipeline.get_by_name("e").connect("segmented", lambda _, result, pts: results.append(result))
+            assert wait(pipeline).ended
+            (sample,) = pulled(pipeline.get_by_name("rgb"))
+        assert np.mean(results[0].class_map == reference(planes(sample)[0]).class_map) > 0.95
+
+
+class TestStream:
+    def test_every_n(self, model: Path) -> None:
+        numbers: list[int] = []
+        with parsed(
+            f"videotestsrc num-buffers=10 ! video/x-raw,format=RGB,width=64,height=48 ! "
+            f"edgeseg name=e model={model} every-n=4 overlay=mask ! appsink name=after sync=false wait-on-eos=false"
+        ) as pipeline:
+            element = pipeline.get_by_name("e")
+            element.connect("segmented", lambda _, result, pts: numbers.append(result.frame_number))
+            ran = wait(pipeline)
+            frames = [planes(sample)[0] for sample in pulled(pipeline.get_by_name("after"))]
+            assert element.get_property("segmentation").frame_number == 8
+        assert numbers == [0, 4, 8]
+        assert (ran.stats[-1]["frames"], ran.stats[-1]["segmented"], ran.stats[-1]["late"]) == (10, 3, 0)
+        for index in range(10):
+            np.testing.assert_array_equal(frames[index], frames[index // 4 * 4])
+
+    def test_disabled_needs_no_model(self) -> None:
+        before, after, ran = both("edgeseg enabled=false", "format=RGB", 3)
+        np.testing.assert_array_equal(after, before)
+        assert (ran.stats[-1]["frames"], ran.stats[-1]["segmented"]) == (3, 0)
+
+    def test_takes_a_new_size_in_mid_stream(self, model: Path, reference: edgeseg.Segmenter) -> None:
+        shapes: list[tuple[int, int]] = []
+        one = "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width={},height={} ! c."
+        with parsed(
+            f"concat name=c ! edgeseg name=e model={model} every-n=5 ! fakesink "
+            f"{one.format(64, 48)} {one.format(98, 50)}"
+        ) as pipeline:
+            pipeline.get_by_name("e").connect("segmented", lambda _, r, pts: shapes.append(r.class_map.shape))
+            assert wait(pipeline).ended
+        assert shapes == [(48, 64), (50, 98)]
+
+    def test_properties_change_while_it_runs(self, model: Path) -> None:
+        """From no drawing, where the buffer is not even writable, to a mask, to nothing at all."""
+        changes = {2: ("overlay", "mask"), 5: ("enabled", False)}
+        with parsed(
+            "videotestsrc num-buffers=8 ! video/x-raw,format=RGB,width=64,height=48 ! tee name=t "
+            "t. ! queue ! appsink name=before sync=false wait-on-eos=false t. ! queue ! "
+            f"edgeseg name=e model={model} overlay=none ! appsink name=after sync=false wait-on-eos=false"
+        ) as pipeline:
+            element = pipeline.get_by_name("e")
+
+            def change(_: Any, result: edgeseg.Segmentation, pts: int) -> None:
+                if result.frame_number in changes:
+                    element.set_property(*changes[result.frame_number])
+
+            element.connect("segmented", change)
+            ran = wait(pipeline)
+            before, after = ([planes(s)[0] for s in pulled(pipeline.get_by_name(n))] for n in ("before", "after"))
+        assert ran.stats[-1]["segmented"] == 6
+        same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+        # Frame 3 came while the buffers could not be written yet; the next one can be.
+        assert same == [True, True, True, True, False, False, True, True]
+
+    def test_elements_of_one_bundle_share_an_engine(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        loaded: list[Path] = []
+        load = edgeseg.load
+        monkeypatch.setattr(edgeseg, "load", lambda path, **options: loaded.append(path) or load(path, **options))
+        source = "videotestsrc num-buffers=3 ! video/x-raw,format=RGB,width=64,height=48"
+        with parsed(
+            f"{source} ! edgeseg model={model} ! edgeseg model={model.parent}/./{model.name} alpha=0.1 ! fakesink "
+            f"{source} ! edgeseg model={model} threads=1 ! fakesink"
+        ) as pipeline:
+            assert wait(pipeline).ended
+            assert len(segmenters.shared) == 2
+        assert loaded == [model.resolve()] * 2
+        assert len(segmenters.shared) == 0
+
+    def test_plays_again_after_its_end(self, model: Path) -> None:
+        with parsed(
+            f"videotestsrc num-buffers=3 ! video/x-raw,format=RGB ! edgeseg name=e model={model} ! fakesink"
+        ) as pipeline:
+            for _ in range(2):
+                assert wait(pipeline).stats[-1]["frames"] == 3
+                pipeline.set_state(gstreamer().Gst.State.NULL)
+                structure = pipeline.get_by_name("e").get_property("stats")
+                assert structure.get_value("segmented") == 3
+                assert pipeline.get_by_name("e").get_property("segmentation") is None
+
+    def test_posts_its_stats_each_second(self, model: Path) -> None:
+        with parsed(
+            "videotestsrc is-live=true num-buffers=60 ! video/x-raw,format=RGB,width=64,height=48,framerate=25/1 ! "
+            f"edgeseg model={model} ! fakesink sync=false"
+        ) as pipeline:
+            ran = wait(pipeline)
+        counts = [stats["frames"] for stats in ran.stats]
+        assert len(counts) >= 3
+        assert counts == sorted(counts)
+        assert counts[-1] == 60
+        assert all(stats["inference-ms"] > 0 and stats["frame-ms"] >= stats["inference-ms"] for stats in ran.stats)
+
+    def test_is_one_thing_on_the_way(self) -> None:
+        element = gstreamer().Gst.ElementFactory.make("edgeseg")
+        caps = element.get_static_pad("sink").get_pad_template_caps().to_string()
+        assert all(name in caps for name in pixels.FORMATS)
+        register()  # a second time does nothing
+
+
+class TestLateFrames:
+    def test_pass_without_inference(self, model: Path) -> None:
+        """The sink says that frames come 1 s late: those of the next second are counted, and drawn with the last."""
+        gst = gstreamer().Gst
+        with parsed(
+            "videotestsrc num-buffers=60 ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 ! "
+            f"edgeseg name=e model={model} ! fakesink name=sink signal-handoffs=true sync=false"
+        ) as pipeline:
+            element, segmented = pipeline.get_by_name("e"), []
+
+            def arrived(sink: Any, buffer: Any, pad: Any) -> None:
+                if buffer.offset == 9 or buffer.pts == 9 * gst.SECOND // 30:
+                    event = gst.Event.new_qos(gst.QOSType.UNDERFLOW, 2.0, gst.SECOND, buffer.pts)
+                    pad.push_event(event)
+
+            element.connect("segmented", lambda _, result, pts: segmented.append(result.frame_number))
+            pipeline.get_by_name("sink").connect("handoff", arrived)
+            ran = wait(pipeline)
+        assert segmented == [*range(10), *range(40, 60)]
+        assert (ran.stats[-1]["frames"], ran.stats[-1]["segmented"], ran.stats[-1]["late"]) == (60, 30, 30)
+
+    def test_a_sink_in_time_clears_it(self, model: Path) -> None:
+        gst = gstreamer().Gst
+        worker = gst.ElementFactory.make("edgeseg").worker
+        worker.upstream(gst.Event.new_qos(gst.QOSType.OVERFLOW, 0.5, -gst.SECOND, 5 * gst.SECOND))
+        assert worker.earliest == 4 * gst.SECOND
+        worker.downstream(gst.Event.new_flush_stop(True))
+        assert worker.earliest is None
+
+
+class TestErrors:
+    def error(self, element: str, caps: str = "format=RGB") -> tuple[str, str, str]:
+        with parsed(f"videotestsrc num-buffers=3 ! video/x-raw,{caps} ! {element} name=it ! fakesink") as pipeline:
+            ran = wait(pipeline)
+        assert not ran.ended
+        (found,) = ran.errors
+        assert "\n" not in found[1]
+        return found
+
+    @pytest.mark.parametrize(
+        ("properties", "message", "kind"),
+        [
+            ("", "edgeseg needs a bundle; set model=NAME.edgeseg", "UsageError"),
+            ("model=/none.edgeseg", "there is no bundle at /none.edgeseg; make one with", "BundleError"),
+            ("model={model} classes=clas1", "unknown class 'clas1'; did you mean class1?", "LabelError"),
+            ("model={model} overlay=masks", "unknown overlay 'masks'; did you mean mask?", "UsageError"),
+            ("model={model} every-n=0", "every-n must be at least 1, but is 0", "UsageError"),
+            ("model={model} threads=-1", "threads must be at least 1, or 0 for all, but is -1", "UsageError"),
+            ("model={model} alpha=1.5", "alpha is the share of colour and must be 0..1, but is 1.5", "UsageError"),
+            ("model={model} backend=openvin", "unknown backend 'openvin'; did you mean openvino?", "UsageError"),
+        ],
+    )
+    def test_are_one_line(self, properties: str, message: str, kind: str, model: Path) -> None:
+        source, text, debug = self.error(f"edgeseg {properties.format(model=model)}")
+        assert source == "it"
+        assert text.startswith(message)
+        assert debug == kind
+        assert len(segmenters.shared) == 0
+
+    def test_in_mid_stream(self, model: Path) -> None:
+        with parsed(f"videotestsrc ! video/x-raw,format=RGB ! edgeseg name=e model={model} ! fakesink") as pipeline:
+            element = pipeline.get_by_name("e")
+            element.connect("segmented", lambda _, r, pts: element.set_property("classes", "roof"))
+            ran = wait(pipeline)
+        assert ran.errors[0][1].startswith("unknown class 'roof'")
+
+    def test_bugs_keep_their_traceback(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stage.Stage, "frame", lambda *a, **k: 1 / 0)
+        _, text, debug = self.error(f"edgeseg model={model}")
+        assert text == "a bug in edgeseg: ZeroDivisionError: division by zero; please report it with the debug text"
+        assert "Traceback" in debug
+
+    def test_short_buffers(self) -> None:
+        layout = pixels.FrameLayout("RGB", 4, 5, (0,), (16,))
+        with pytest.raises(edgeseg.EdgesegError, match="a RGB frame of 5x4 came in 62 bytes, which is too small"):
+            pixels.planes_of(np.zeros(62, np.uint8), layout)
+        assert pixels.planes_of(np.zeros(63, np.uint8), layout)[0].shape == (4, 5, 3)
+
+    def test_other_formats_are_refused_by_caps(self, model: Path) -> None:
+        with (
+            pytest.raises(gstreamer().GLib.Error, match="could not link"),
+            parsed(f"videotestsrc ! video/x-raw,format=GRAY8 ! edgeseg model={model} ! fakesink"),
+        ):
+            pass
+
+
+class TestAnalytics:
+    def test_is_left_out_where_the_version_has_none(self) -> None:
+        if gstreamer().Gst.version() >= (1, 26, 0, 0):
+            pytest.skip("this GStreamer has it")
+        assert transform.analytics() is None
+
+    def test_attaches_the_class_map(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a stand-in for the library's two calls: which are made, on a buffer that may be written."""
+        gst, calls = gstreamer(), []
+
+        class Relation:
+            def add_segmentation_mtd(self, mask: Any, kind: str, ids: list[int], *place: int) -> tuple[bool, None]:
+                meta = gst.GstVideo.buffer_get_video_meta(mask)
+                size, form = mask.get_size(), meta.format
+                calls.append((kind, ids, place, size, form, (meta.width, meta.height), list(meta.stride)[:1]))
+                return True, None
+
+        class Library:
+            class SegmentationType:
+                SEMANTIC = "semantic"
+
+            @staticmethod
+            def buffer_add_analytics_relation_meta(buffer: Any) -> Relation:
+                # As any meta, this one wants a buffer that may be written.
+                assert buffer.add_reference_timestamp_meta(gst.Gst.Caps.from_string("test/x"), 0, 0) is not None
+                return Relation()
+
+        monkeypatch.setattr(transform, "analytics", lambda: Library)
+        results: list[edgeseg.Segmentation] = []
+        with parsed(
+            f"videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=62,height=48 ! "
+            f"edgeseg name=e model={model} every-n=2 overlay=none ! fakesink"
+        ) as pipeline:
+            pipeline.get_by_name("e").connect("segmented", lambda _, result, pts: results.append(result))
+            assert wait(pipeline).ended
+            assert not pipeline.get_by_name("e").is_passthrough()
+        ids = [int(index) for index in np.unique(results[0].class_map)]
+        gray = gst.GstVideo.VideoFormat.GRAY8
+        assert calls == [("semantic", ids, (0, 0, 62, 48), 62 * 48, gray, (62, 48), [62])]
+
+
+class TestMemory:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("form", ["RGB", "NV12"])
+    def test_is_flat_over_2000_frames(self, form: str, model: Path) -> None:
+        with parsed(
+            f"videotestsrc num-buffers=2400 ! video/x-raw,format={form},width=320,height=240 ! "
+            f"edgeseg name=e model={model} ! fakesink name=sink signal-handoffs=true"
+        ) as pipeline:
+            sizes: list[int] = []
+
+            gst = gstreamer().Gst
+
+            def look(sink: Any, buffer: Any, pad: Any) -> None:
+                if len(sizes) % 400 == 0:
+                    gc.collect()
+                sizes.append(resident())
+                # One event a frame, as sinks send them: this one says that the frame was in time.
+                pad.push_event(gst.Event.new_qos(gst.QOSType.OVERFLOW, 0.5, -gst.SECOND, buffer.pts))
+
+            pipeline.get_by_name("sink").connect("handoff", look)
+            assert wait(pipeline).ended
+        assert max(sizes[2000:]) - sizes[400] < 4e6
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_painter_draws_nothing_before_a_class_map() -> None:
+    layout = pixels.FrameLayout("RGB", 4, 4, (0,), (12,))
+    labels = edgeseg.LabelSet(("a", "b"), ((1, 2, 3), (4, 5, 6)))
+    frame = np.full((4, 4, 3), 9, np.uint8)
+    drawn = painter.Painter(layout, labels, "overlay", 0.5, None)
+    drawn.draw((frame,))
+    assert (frame == 9).all()
+    drawn.take(np.ones((4, 4), np.uint8))
+    drawn.draw((frame,))
+    np.testing.assert_array_equal(
+        frame, cv2.addWeighted(np.full_like(frame, 9), 0.5, np.full_like(frame, (4, 5, 6)), 0.5, 0)
+    )
