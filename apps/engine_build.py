@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeseg.backends.tensorrt.board import Device, find_device, read_board
 from edgeseg.backends.tensorrt.build import build
+from edgeseg.backends.tensorrt.lock import locked
 from edgeseg.backends.tensorrt.options import BuildOptions, BuildProgress
-from edgeseg.backends.tensorrt.plans import Plan, PlanRecord, locked, plan_folder, plan_key, write_plan
+from edgeseg.backends.tensorrt.plans import Plan, PlanRecord, plan_folder, plan_key, write_plan
 from edgeseg.backends.tensorrt.proof import promised_layers
 from edgeseg.backends.tensorrt.versions.library import Library, load_library
 from edgeseg.bundle import MODEL, Bundle

@@ -2,11 +2,11 @@
 
     python benchmarks/element.py [--size 1080x1920] [--format RGB] [--frames 400] [--rounds 7] [--json]
 
-The pipeline is `fakesrc` with frames of that size, which costs next to nothing by itself, and `fakesink`. In it stand, in
-turns: nothing; `identity`; the element with `enabled=false`, which looks at no pixel; and the element with everything but
-the network: the frame mapped, its planes as arrays, the due frame found, a class map taken, counts, statistics and the
-signal to a listener. Nothing is drawn: that is OpenCV's time, and grows with the frame. CPU time is of the whole process,
-medians over the rounds; wall time on a busy machine says little.
+The pipeline is `fakesrc` with frames of that size, which costs next to nothing by itself, and `fakesink`. In it stand,
+in turns: nothing; `identity`; the element with `enabled=false`, which looks at no pixel; and the element with all but
+the network: the frame mapped, its planes as arrays and what the network would see, a class map taken, counts,
+statistics and the signal to a listener. Nothing is drawn: that is OpenCV's time, and grows with the frame. CPU time is
+of the whole process, medians over the rounds; wall time on a busy machine says little.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from edgeseg.labels import LabelSet
 from edgeseg.segmentation import Segmentation, Timing
 
 FORMATS = ("RGB", "RGBx", "BGRx", "NV12")
+NETWORK = (360, 480)
+"""Input of the network that is not there: what NV12 is converted at."""
 
 
 class NoNetwork:
@@ -36,7 +38,9 @@ class NoNetwork:
 
     def __init__(self, height: int, width: int) -> None:
         self.labels = LabelSet.numbered(4)
-        self.bundle = SimpleNamespace(manifest=SimpleNamespace(input=SimpleNamespace(height=height, width=width)))
+        self.bundle = SimpleNamespace(
+            manifest=SimpleNamespace(input=SimpleNamespace(height=NETWORK[0], width=NETWORK[1]))
+        )
         self.result = Segmentation(np.zeros((height, width), np.uint8), self.labels, Timing(0, 0, 0, 0, 0))
 
     def __call__(self, frame: NDArray[Any]) -> Segmentation:

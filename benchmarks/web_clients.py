@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -117,22 +118,33 @@ def watching(url: str, path: str, clients: int) -> Iterator[Any]:
         process.join()
 
 
+def server_seconds() -> float:
+    """Processor time of the page's threads so far, which other programs on the machine do not change."""
+    ticks = 0
+    for thread in threading.enumerate():
+        if thread.name.startswith("edgeseg-web"):
+            fields = Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2]
+            ticks += sum(map(int, fields.split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All turns."""
     network = Network(options.work)
     sink = WebSink("web://127.0.0.1:0", SinkOptions())
     sink.start(StreamFacts("0", "scene://street", LABELS, options.rate or None))
     part = options.seconds / (2 * TURNS)
-    alone, watched, pictures = [], [], 0
+    alone, watched, pictures, cost = [], [], 0, 0.0
     try:
         for _ in range(TURNS):
             alone.append(inference_fps(network, sink, options.rate, part))
             with watching(sink.url, options.path, options.clients) as received:
                 while received.value < options.clients:
                     sink.put(network.result(0))
-                before = received.value
+                before, spent = received.value, server_seconds()
                 watched.append(inference_fps(network, sink, options.rate, part))
                 pictures += received.value - before
+                cost += server_seconds() - spent
     finally:
         sink.stop()
     ratios = [with_clients[0] / without[0] for with_clients, without in zip(watched, alone, strict=True)]
@@ -145,9 +157,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "alone_p95_ms": float(np.median([p95 for _, p95 in alone])),
         "watched_p95_ms": float(np.median([p95 for _, p95 in watched])),
         "pictures_per_client_per_second": pictures / options.clients / (TURNS * part),
+        "page_processor_share": cost / (TURNS * part),
         "processors": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
-        "threads": threading.active_count(),
     }
 
 
@@ -168,6 +180,7 @@ def main() -> None:
     print(f"{result['alone_fps']:.1f} frames/s alone, {result['watched_fps']:.1f} with {options.clients} clients")
     print(f"ratio {result['ratio']:.3f}; p95 {result['alone_p95_ms']:.1f} and {result['watched_p95_ms']:.1f} ms")
     print(f"each client saw {result['pictures_per_client_per_second']:.1f} pictures a second")
+    print(f"the page took {100 * result['page_processor_share']:.0f} % of one processor")
 
 
 if __name__ == "__main__":

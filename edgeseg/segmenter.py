@@ -204,9 +204,10 @@ class Segmenter:
         parallel, _ = split_threads(self._target.threads, "throughput")
 
         def work(item: NDArray[Any] | NamedFrame, number: int, decode: float) -> Segmentation:
-            if isinstance(item, np.ndarray) or not hasattr(item, "image"):
-                return self._segment(engine, item, number, decode=decode)
-            return self._segment(engine, item.image, number, item.name, decode)
+            # Tensors of other libraries are frames too, and may have a name of their own, but no image.
+            image: Any = getattr(item, "image", item)
+            name = "" if image is item else str(getattr(item, "name", ""))
+            return self._segment(engine, image, number, name, decode)
 
         return streaming.ordered(frames, work, min(in_flight or parallel + 1, 16))
 

@@ -187,11 +187,9 @@ class Capture:
     def _feed(self, pipeline: Pipeline) -> Feed | None:
         if self._frames is None:
             return None
-        given = self.source.frames is not None and self.source.options.live
-        return Feed(pipeline.python_source, self._frames, None if given else self._rate(), self.source.options.loop)
-
-    def _rate(self) -> float:
-        return rate_of(self.source.address)
+        options, own = self.source.options, self.source.frames is not None
+        rate = None if own else options.rate or rate_of(self.source.address)
+        return Feed(pipeline.python_source, self._frames, rate, live=options.live, loop=options.loop)
 
     def _take(self, arrival: Arrival, pipeline: Pipeline) -> None:
         if self._lost_since is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -44,16 +45,24 @@ class Feed:
     Args:
         source: the appsrc.
         frames: reads (H, W, 3) uint8 RGB frames from the start.
-        rate: frames per second of their time stamps; None stamps them as they arrive, for frames that come live.
+        rate: frames per second at most; None for frames that come at a pace of their own.
+        live: whether frames are held to the rate and stamped as they arrive; else their time stamps say the rate.
         loop: times that they are read once more, -1 for ever.
     """
 
     def __init__(
-        self, source: Any, frames: Callable[[], Iterable[NDArray[Any]]], rate: float | None, loop: int = 0
+        self,
+        source: Any,
+        frames: Callable[[], Iterable[NDArray[Any]]],
+        rate: float | None,
+        *,
+        live: bool,
+        loop: int = 0,
     ) -> None:
-        self._source, self._frames, self._rate, self._loop = source, frames, rate, loop
+        self._source, self._frames, self._rate, self._loop = source, frames, rate or 0.0, loop
+        self._live = live
         self.error: Exception | None = None
-        if rate is None:
+        if live:
             source.set_property("is-live", True)
             source.set_property("do-timestamp", True)
         self._thread = threading.Thread(target=self._run, name="edgeseg-feed", daemon=True)
@@ -61,20 +70,24 @@ class Feed:
 
     def _run(self) -> None:
         gst = gstreamer().Gst
-        number, size = 0, None
+        number, size, due = 0, None, time.monotonic()
         try:
             for image in self._rounds():
+                if self._live and self._rate:
+                    # One that comes late is a camera's that came late: those behind it do not catch up.
+                    due = max(due + 1 / self._rate, time.monotonic())
+                    time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
                 if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                     raise ShapeError(
                         f"frames of a source must be (H, W, 3) uint8 RGB, but got {image.shape} {image.dtype}"
                     )
                 if image.shape != size:
                     size = image.shape
-                    self._source.set_property("caps", caps_of(image.shape, self._rate or 0))
+                    self._source.set_property("caps", caps_of(image.shape, self._rate))
                 buffer = buffer_of(image)
-                if self._rate is not None:
-                    buffer.pts = int(number * gst.SECOND / self._rate)
-                    buffer.duration = int(gst.SECOND / self._rate)
+                if not self._live:
+                    rate = self._rate or _IMAGE_RATE
+                    buffer.pts, buffer.duration = int(number * gst.SECOND / rate), int(gst.SECOND / rate)
                 if self._source.push_buffer(buffer) != gst.FlowReturn.OK:
                     return
                 number += 1

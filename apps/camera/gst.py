@@ -41,7 +41,7 @@ def gstreamer() -> Any:
         for name in ("Gst", "GstApp", "GstBase", "GstVideo"):
             gi.require_version(name, "1.0")
         with warnings.catch_warnings():
-            # PyGObject before 3.44 imports in a way that Python 3.10 and later warn of.
+            # PyGObject 3.42 imports in a way that Python 3.10 and later warn of.
             warnings.simplefilter("ignore", ImportWarning)
             from gi.repository import GLib, GObject, Gst, GstApp, GstBase, GstVideo
     except (ImportError, ValueError) as error:

@@ -29,6 +29,12 @@ _LOOKING = 100_000_000
 _CORE = ("capsfilter", "concat", "fakesink", "fakesrc", "filesink", "filesrc", "identity", "queue", "tee", "valve")
 """Elements of GStreamer itself."""
 
+_REASONS = {
+    "not-negotiated": "; formats or sizes do not fit: put videoconvert or videoscale between",
+    "not-linked": "; an element has no sink behind it",
+}
+"""What the reasons of silent errors mean."""
+
 _SILENT = ("Internal data stream error.", "Internal data flow error.")
 """Errors that say nothing; the reason is at the end of the debug text, such as not-negotiated."""
 
@@ -184,7 +190,7 @@ def _error_line(gst: Any, message: Any) -> str:
         return f"{_name(message)}: {problem.message}"
     if debug and problem.message in _SILENT:
         reason = debug.strip().splitlines()[-1]
-        hint = "; formats or sizes do not fit: put videoconvert or videoscale between" if "negotiated" in reason else ""
+        hint = next((hint for words, hint in _REASONS.items() if words in reason), "")
         return f"{_name(message)}: {reason}{hint}"
     return str(error_text(message))
 

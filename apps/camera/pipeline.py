@@ -149,15 +149,15 @@ class Pipeline:
             self._pipeline.set_state(paused)
             self._pipeline.get_state(5 * self._gst.SECOND)
             flags = self._gst.SeekFlags.FLUSH | self._gst.SeekFlags.SEGMENT
-            self._seek(flags)
+            self._seek(self._pipeline, flags)
         if self._pipeline.set_state(playing) == self._gst.StateChangeReturn.FAILURE:
             return self._look_at_bus() or Ending("error", "the pipeline does not start")
         return None
 
-    def _seek(self, flags: Any) -> bool:
+    def _seek(self, pipeline: Any, flags: Any) -> None:
         kind = self._gst.SeekType
-        time_format = self._gst.Format.TIME
-        return bool(self._pipeline.seek(1.0, time_format, flags, kind.SET, 0, kind.NONE, 0))
+        if not pipeline.seek(1.0, self._gst.Format.TIME, flags, kind.SET, 0, kind.NONE, 0):
+            _log.warning("this source cannot start again at its end; --input-loop does nothing")
 
     def _look_at_bus(self) -> Ending | None:
         kinds = self._gst.MessageType
@@ -177,8 +177,10 @@ class Pipeline:
 
     def _again(self) -> None:
         self._loop -= self._loop > 0
-        # Without a flush no frame is lost between two rounds; the last one ends as a stream does.
-        self._seek(self._gst.SeekFlags.SEGMENT if self._loop else self._gst.SeekFlags.NONE)
+        # Without a flush no frame is lost between two rounds; the last one ends as a stream does. Such a seek waits
+        # for frames that wait to be taken here, so it has a thread of its own.
+        flags = self._gst.SeekFlags.SEGMENT if self._loop else self._gst.SeekFlags.NONE
+        threading.Thread(target=self._seek, args=(self._pipeline, flags), name="edgeseg-loop", daemon=True).start()
 
     def _count_arrivals(self) -> None:
         """Remember the time stamp of every frame before any is left out."""

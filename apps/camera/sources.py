@@ -135,7 +135,7 @@ def launch_string(address: str, options: SourceOptions, platform: Platform) -> s
     if kind == "gstreamer":
         return _own_pipeline(address.removeprefix("gst://"), options)
     parts = {"csi": _csi, "v4l2": _v4l2, "rtsp": _rtsp, "video": _video, "frames": _python, "test": _test}[kind]
-    return " ! ".join([*parts(address, options, platform), *_ending(options, paced=kind in ("video", "frames"))])
+    return " ! ".join([*parts(address, options, platform), *_ending(options, paced=kind == "video")])
 
 
 def _csi(address: str, options: SourceOptions, platform: Platform) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ __all__ = ["STORAGES", "MaskBag", "check_bag_output", "mask_topics"]
 STORAGES = ("mcap", "sqlite3")
 _METADATA = "metadata.yaml"
 # Of the two that rosbags writes the one that the older releases read.
-_VERSION = 8
+_VERSION: Literal[8] = 8
 
 
 def mask_topics(image_topic: str, *, overlay: bool) -> dict[str, str]:

@@ -158,10 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             rclpy.try_shutdown()
     except EdgesegError as error:
-        print(f"edgeseg: error: {error}", file=sys.stderr)
+        sys.stderr.write(f"edgeseg: error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        print("edgeseg: interrupted", file=sys.stderr)
+        sys.stderr.write("edgeseg: interrupted\n")
         return 130
     return 0
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from edgeseg.converters.graph import GraphIndex, attribute, copy_model, remove_unused, set_constant, with_shapes
-from edgeseg.errors import UnsupportedModelError
+from edgeseg.converters.graph import (
+    GraphIndex,
+    attribute,
+    copy_model,
+    drop_attributes,
+    remove_unused,
+    set_constant,
+    with_shapes,
+)
+from edgeseg.errors import ModelError, UnsupportedModelError
 
 __all__ = ["BATCH", "with_dynamic_batch"]
 
@@ -35,14 +43,13 @@ def with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
             _free_resize(result, index, node)
         elif node.op_type in ("Expand", "ConstantOfShape", "Tile"):
             _require_no_batch(index, node)
+    del result.graph.value_info[:]
+    remove_unused(result)
+    _check(index, result)
     for tensor in (*result.graph.input, *result.graph.output):
         tensor.type.tensor_type.shape.dim[0].Clear()
         tensor.type.tensor_type.shape.dim[0].dim_param = BATCH
-    del result.graph.value_info[:]
-    remove_unused(result)
-    shaped = with_shapes(result)
-    _check(index, shaped)
-    return shaped
+    return with_shapes(result)
 
 
 def _free_reshape(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProto) -> None:
@@ -50,13 +57,15 @@ def _free_reshape(model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProt
     target, given = index.constant(node.input[1]), index.shape(node.input[0])
     if index.constant(node.input[0]) is not None:
         return
-    if target is None or given is None or attribute(node, "allowzero", 0) or not len(target):
+    if target is None or given is None or not len(target):
         raise _unfit(node, "its shape is not a constant")
     shape = [int(size) for size in target]
-    if shape[0] == 0:
+    copies = not attribute(node, "allowzero", 0)
+    if shape[0] == 0 and copies:
         return
-    if shape[0] != 1 or given[:1] != (1,):
+    if shape[0] != 1 or given[:1] != (1,) or (0 in shape and not copies):
         raise _unfit(node, f"it turns {given} into {tuple(shape)}, which takes the batch apart")
+    drop_attributes(node, "allowzero")
     node.input[1] = set_constant(model, index.fresh(f"{node.input[1]}_batch"), np.array([0, *shape[1:]], np.int64))
 
 
@@ -85,17 +94,25 @@ def _require_no_batch(index: GraphIndex, node: onnx.NodeProto) -> None:
 
 
 def _check(before: GraphIndex, model: onnx.ModelProto) -> None:
-    """Whatever is computed from the frame keeps the batch as its first dimension, up to the outputs."""
+    """Whatever is computed from the frame must hold two frames when two come in, and be as it was otherwise."""
+    two = copy_model(model)
+    for tensor in two.graph.input:
+        tensor.type.tensor_type.shape.dim[0].dim_value = 2
+    for tensor in two.graph.output:
+        tensor.type.tensor_type.shape.dim[0].Clear()
+    try:
+        after = GraphIndex(with_shapes(two))
+    except ModelError as error:
+        raise UnsupportedModelError(f"the graph takes one frame only: {error}; build without --batch") from error
     held = set(before.inputs)
-    values = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
     for node in model.graph.node:
         if held.isdisjoint(node.input) or node.op_type == "Shape":
             continue
         held.update(node.output)
-        for tensor in node.output:
-            dims = values[tensor].type.tensor_type.shape.dim if tensor in values else ()
-            if not dims or dims[0].dim_param != BATCH:
-                raise _unfit(node, "what it gives does not keep the batch as its first dimension")
+        for tensor in filter(None, node.output):
+            old, new = before.shape(tensor), after.shape(tensor)
+            if old is None or new is None or new != (2, *old[1:]) or old[:1] != (1,):
+                raise _unfit(node, f"with two frames it gives {new}, with one {old}")
 
 
 def _unfit(node: onnx.NodeProto, why: str) -> UnsupportedModelError:

@@ -97,8 +97,11 @@ def planes(sample: Any) -> list[NDArray[np.uint8]]:
     found = []
     with mapped(buffer) as data:
         shapes = [(info.height, info.width, {"RGB": 3, "BGR": 3}.get(info.finfo.name, 4))]
+        half = ((info.height + 1) // 2, (info.width + 1) // 2)
         if info.finfo.name == "NV12":
-            shapes = [(info.height, info.width, 1), ((info.height + 1) // 2, (info.width + 1) // 2, 2)]
+            shapes = [(info.height, info.width, 1), (*half, 2)]
+        if info.finfo.name == "I420":
+            shapes = [(info.height, info.width, 1), (*half, 1), (*half, 1)]
         for index, (height, width, channels) in enumerate(shapes):
             start, stride = meta.offset[index], meta.stride[index]
             rows = [data[start + y * stride :][: width * channels] for y in range(height)]

@@ -88,6 +88,7 @@ class Builder:
             "types": network._types,
             "profiles": config._profiles,
             "pools": config._pools,
+            "tf32": "TF32" in flags,
             "level": vars(config).get("builder_optimization_level"),
         }
         return shared.module.IHostMemory(MAGIC + json.dumps(content).encode())
@@ -141,7 +142,7 @@ class IBuilderConfig:
     _shared: Shared
 
     def __init__(self) -> None:
-        self._flags: list[Any] = []
+        self._flags: list[Any] = [self._shared.module.BuilderFlag.TF32]
         self._pools: dict[str, int] = {}
         self._profiles: list[dict[str, Any]] = []
         self._cache: Any = None
@@ -170,6 +171,9 @@ class IBuilderConfig:
     def set_flag(self, flag: Any) -> None:
         assert flag in self._shared.module.BuilderFlag
         self._flags.append(flag)
+
+    def clear_flag(self, flag: Any) -> None:
+        self._flags.remove(flag)
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         self._pools[pool.name] = size

@@ -18,7 +18,7 @@ __all__ = ["Painter"]
 class Painter:
     """Draws one class map on frames of one layout; its colours are made once, and drawn on as many frames as wanted.
 
-    A pixel of RGB is exactly that of `Segmentation.overlay`. The chroma of NV12 is drawn by the class of the upper left
+    A pixel of RGB is exactly that of `Segmentation.overlay`. The chroma of YUV is drawn by the class of the upper left
     pixel of its four, where the chroma of H.264 video is sited horizontally.
 
     Args:

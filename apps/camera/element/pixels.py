@@ -17,7 +17,10 @@ Planes = tuple[NDArray[np.uint8], ...]
 PACKED = ("RGB", "BGR", "RGBx", "BGRx", "RGBA", "BGRA")
 """Formats of one plane; the letters are the channels in memory."""
 
-FORMATS = (*PACKED, "NV12")
+CHROMA = {"NV12": (2,), "I420": (1, 1)}
+"""Channels of the planes behind luma of formats with a quarter of the chroma, U before V."""
+
+FORMATS = (*PACKED, *CHROMA)
 """What the element takes; other formats go through `videoconvert` or `nvvidconv` before it."""
 
 MATRICES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593), "smpte240m": (0.212, 0.087)}
@@ -46,6 +49,11 @@ class FrameLayout:
     full_range: bool = False
 
     @property
+    def is_yuv(self) -> bool:
+        """Whether the planes are luma and chroma."""
+        return self.format in CHROMA
+
+    @property
     def has_alpha(self) -> bool:
         """Whether the fourth channel means something, and so must stay as it is."""
         return self.format.endswith("A")
@@ -59,20 +67,19 @@ def planes_of(data: NDArray[np.uint8], layout: FrameLayout) -> Planes:
         layout: where the planes are.
 
     Returns:
-        One (H, W, C) uint8 view, or for NV12 luma (H, W, 1) and chroma (ceil(H / 2), ceil(W / 2), 2): U, V.
+        One (H, W, C) uint8 view, or for YUV luma (H, W, 1) and chroma (ceil(H / 2), ceil(W / 2), C): U and V in one
+        plane or two.
 
     Raises:
         FrameError: for a buffer that is too small for its layout.
     """
-    if layout.format == "NV12":
-        half = (-(-layout.height // 2), -(-layout.width // 2), 2)
-        shapes: tuple[tuple[int, int, int], ...] = ((layout.height, layout.width, 1), half)
-    else:
-        shapes = ((layout.height, layout.width, len(layout.format)),)
+    half = (-(-layout.height // 2), -(-layout.width // 2))
+    channels = 1 if layout.is_yuv else len(layout.format)
+    shapes = [(layout.height, layout.width, channels), *((*half, count) for count in CHROMA.get(layout.format, ()))]
     found = []
     for shape, offset, stride in zip(shapes, layout.offsets, layout.strides, strict=True):
         try:
-            found.append(np.ndarray(shape, np.uint8, data, offset, (stride, shape[2], 1)))  # type: ignore[call-overload]
+            found.append(np.ndarray(shape, np.uint8, data, offset, (stride, shape[2], 1)))
         except (TypeError, ValueError) as error:
             raise FrameError(
                 f"a {layout.format} frame of {layout.width}x{layout.height} came in {data.size} bytes, which is too "
@@ -87,7 +94,7 @@ def rgb_of(planes: Planes, layout: FrameLayout, size: tuple[int, int]) -> NDArra
     Args:
         planes: of `planes_of`.
         layout: their layout.
-        size: (height, width) of the network's input. NV12 is brought to it before the colours are converted, which
+        size: (height, width) of the network's input. YUV is brought to it before the colours are converted, which
             costs a tenth of the other order at 1080p; the other formats keep the frame's size.
 
     Returns:
@@ -96,7 +103,7 @@ def rgb_of(planes: Planes, layout: FrameLayout, size: tuple[int, int]) -> NDArra
     if layout.format == "RGB":
         return planes[0]
     cv2 = require("cv2", "convert frames")
-    if layout.format == "NV12":
+    if layout.is_yuv:
         height, width = size
         scaled = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes]
         rgb: NDArray[np.uint8] = cv2.transform(cv2.merge(scaled), _from_yuv(layout))
@@ -116,10 +123,11 @@ def tables_of(layout: FrameLayout, colors: NDArray[np.uint8]) -> Planes:
     Returns:
         One (256, 1, C) uint8 table by plane, as OpenCV's LUT takes them.
     """
-    if layout.format == "NV12":
+    if layout.is_yuv:
         matrix, offset = _to_yuv(layout)
         yuv = np.clip(np.rint(colors @ matrix.T + offset), 0, 255).astype(np.uint8)
-        return yuv[:, None, :1], yuv[:, None, 1:]
+        first = np.cumsum((1, *CHROMA[layout.format][:-1]))
+        return tuple(np.ascontiguousarray(part[:, None]) for part in np.split(yuv, first, axis=1))
     column = {"R": 0, "G": 1, "B": 2, "x": 3, "A": 3}
     table = np.concatenate([colors, np.full((256, 1), 255, np.uint8)], axis=1)
     return (np.ascontiguousarray(table[:, None, [column[letter] for letter in layout.format]]),)

@@ -54,7 +54,8 @@ class _Worker:
 
     def set_property(self, name: str, value: Any) -> None:
         """Take a property; it counts from the next frame on."""
-        self.settings = replace(self.settings, **{name.replace("-", "_"): "" if value is None else value})
+        changes: dict[str, Any] = {name.replace("-", "_"): "" if value is None else value}
+        self.settings = replace(self.settings, **changes)
         self.changed = True
 
     def get_property(self, name: str) -> Any:

@@ -106,7 +106,14 @@ class WebServer:
         self._loop = asyncio.get_running_loop()
         self._newest.attach(self._loop)
         routes = Routes(self._address, self._shown, self._clients, worker)
-        runner = web.AppRunner(routes.application(), access_log=None, logger=_LOGGER, shutdown_timeout=0.2)
+        runner = web.AppRunner(
+            routes.application(),
+            access_log=None,
+            logger=_LOGGER,
+            shutdown_timeout=0.2,
+            # A client that leaves while it waits for a picture is noticed then, and not at the next picture.
+            handler_cancellation=True,
+        )
         try:
             await runner.setup()
             await web.TCPSite(runner, self._address.host, self._port).start()

@@ -19,6 +19,7 @@ from edgeseg.backends.tensorrt.versions.building import (
     build_plan,
     constrain_precisions,
     create_config,
+    forbid_tf32,
     limit_workspace,
     listen_to_progress,
     read_timing_cache,
@@ -178,6 +179,8 @@ def _configure(
         set_optimization_level(library, config, options.optimization_level)
     if not strongly_typed:
         allow_precisions(library, config, fp16=options.fp16, int8=options.int8)
+    if not options.fp16:
+        forbid_tf32(library, config)
     if options.layer_precisions:
         constrain_precisions(library, config, network, dict(options.layer_precisions))
     if options.dla_core is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeseg.arrays import contiguous_arrays
 from edgeseg.backends import LayerProfile, Target, TensorSpec
 from edgeseg.backends.cuda import Cuda
-from edgeseg.backends.cuda.class_map import ClassMapKernel, LogitsFormat
+from edgeseg.backends.tensorrt.class_maps import ClassMapKernels
 from edgeseg.backends.tensorrt.lane import Lane, StageTimes
 from edgeseg.backends.tensorrt.layers import EngineLayer, layers_from_inspector
 from edgeseg.backends.tensorrt.logger import BuildLog
@@ -29,7 +29,7 @@ from edgeseg.backends.tensorrt.versions.running import (
     load_plan,
     profile_shapes,
 )
-from edgeseg.errors import EngineError, MissingDependencyError, ShapeError
+from edgeseg.errors import EngineError, ShapeError
 from edgeseg.upsample import Upsampling
 
 __all__ = ["TensorRTEngine"]
@@ -38,9 +38,6 @@ _log = logging.getLogger(__name__)
 
 _LANES = {"latency": 1, "throughput": 3}
 """Runs at once: three let copy-in, inference and copy-out of successive frames overlap."""
-
-_KERNELS = 4
-"""Sizes of frames for which a class-map kernel is compiled; each takes a fraction of a second."""
 
 _WARM_UP = 3
 _RUNS = 10
@@ -83,8 +80,7 @@ class TensorRTEngine:
         self._idle: list[Lane] = []
         self._limit = 1 if target.profiling else _LANES[target.goal]
         self._made, self._closed = 0, False
-        self._kernels: dict[int, tuple[Upsampling, ClassMapKernel | None]] = {}
-        self._compiling = threading.Lock()
+        self._class_maps = ClassMapKernels(cuda, slots=self._limit)
         self._runtime: Any = None
         self._engine: Any = None
         self._layers: tuple[EngineLayer, ...] | None = None
@@ -132,10 +128,10 @@ class TensorRTEngine:
     def infer_class_map(self, arrays: Sequence[NDArray[Any]], upsampling: Upsampling) -> NDArray[np.uint8] | None:
         """Run once and upsample and decide on the GPU; see `ClassMapEngine.infer_class_map`."""
         arrays = contiguous_arrays(arrays, self._specs(True, 1))
-        kernel = self._kernel(upsampling)
-        if kernel is None:
-            return None
         with self._lane() as lane:
+            kernel = self._class_maps.get(self.outputs, upsampling)
+            if kernel is None:
+                return None
             return lane.run_class_map(arrays, kernel)
 
     def stage_times(self, arrays: Sequence[NDArray[Any]], runs: int = 20) -> StageTimes:
@@ -178,9 +174,7 @@ class TensorRTEngine:
             lanes, self._idle = self._idle, []
         for lane in lanes:
             lane.close()
-        for _, kernel in self._kernels.values():
-            if kernel is not None:
-                kernel.close()
+        self._class_maps.close()
         with suppress(EngineError), self._cuda.current():
             self._engine = None
             self._runtime = None
@@ -296,32 +290,6 @@ class TensorRTEngine:
                     self._made += 1
                     return lane
                 self._state.wait()
-
-    def _kernel(self, upsampling: Upsampling) -> ClassMapKernel | None:
-        with self._compiling:
-            known = self._kernels.get(id(upsampling))
-            if known is None:
-                if self._closed:
-                    raise EngineError(f"the {self._name} engine is closed; load it again")
-                if len(self._kernels) >= _KERNELS:
-                    return None
-                # The upsampling stays with its kernel, so that its id cannot become another's.
-                known = self._kernels[id(upsampling)] = (upsampling, self._compile(upsampling))
-            return known[1]
-
-    def _compile(self, upsampling: Upsampling) -> ClassMapKernel | None:
-        logits = self.outputs[0]
-        if len(self.outputs) != 1 or len(logits.shape) != 4 or logits.dtype not in ("float32", "float16"):
-            return None
-        shape = (logits.shape[1], logits.shape[2], logits.shape[3])
-        dtype: Any = logits.dtype
-        try:
-            return ClassMapKernel(self._cuda, LogitsFormat.of(shape, dtype), upsampling, slots=self._limit)
-        except (EngineError, MissingDependencyError, ShapeError) as error:
-            if self._cuda.lost is not None:
-                raise
-            _log.warning("class maps are made on the processor, which is slower: %s", error)
-            return None
 
     def _describe(self) -> tuple[EngineLayer, ...]:
         shapes = {t.name: _with_batch(t.shape, self._batch[0]) for t in self._tensors if t.is_input and -1 in t.shape}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import resource
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,18 +122,19 @@ class TestPixels:
         np.testing.assert_array_equal(rgb(after[0], "BGRx"), expected)
 
 
-class TestNv12:
+@pytest.mark.parametrize("form", ["NV12", "I420"])
+class TestYuv:
     @pytest.mark.parametrize("matrix", YUV)
     @pytest.mark.parametrize(("width", "height"), SIZES)
-    def test_is_read_with_the_matrix_of_its_caps(self, width: int, height: int, matrix: str) -> None:
+    def test_is_read_with_the_matrix_of_its_caps(self, form: str, width: int, height: int, matrix: str) -> None:
         """Against GStreamer's own conversion of the same frames, in 8 bits; how chroma is smoothed at an edge is a
         matter of taste."""
-        caps = f"format=NV12,width={width},height={height},colorimetry={matrix}"
+        caps = f"format={form},width={width},height={height},colorimetry={matrix}"
         before, converted, ran = both("identity", caps, after="videoconvert dither=none ! video/x-raw,format=RGB !")
         assert ran.errors == []
 
         def far(matrix: str) -> float:
-            layout = pixels.FrameLayout("NV12", height, width, (0, 0), (0, 0), matrix)
+            layout = pixels.FrameLayout(form, height, width, (), (), matrix)
             found = pixels.rgb_of(tuple(before[0]), layout, (height, width)).astype(int)
             return float(np.percentile(np.abs(found - converted[0][0]).max(axis=2), 90))
 
@@ -138,18 +143,18 @@ class TestNv12:
 
     @pytest.mark.parametrize("full_range", [False, True])
     @pytest.mark.parametrize("matrix", pixels.MATRICES)
-    def test_there_and_back(self, matrix: str, full_range: bool) -> None:
-        layout = pixels.FrameLayout("NV12", 2, 2, (0, 0), (0, 0), matrix, full_range)
+    def test_there_and_back(self, form: str, matrix: str, full_range: bool) -> None:
+        layout = pixels.FrameLayout(form, 2, 2, (), (), matrix, full_range)
         colors = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
-        luma, chroma = pixels.tables_of(layout, colors)
-        rows = (np.ascontiguousarray(luma), np.ascontiguousarray(chroma))
-        back = pixels.rgb_of(rows, layout, (256, 1))[:, 0]
+        back = pixels.rgb_of(pixels.tables_of(layout, colors), layout, (256, 1))[:, 0]
         assert np.abs(back.astype(int) - colors).max() <= 3
 
     @pytest.mark.parametrize("matrix", YUV)
     @pytest.mark.parametrize(("width", "height"), SIZES)
-    def test_overlay(self, width: int, height: int, matrix: str, model: Path, reference: edgeseg.Segmenter) -> None:
-        caps = f"format=NV12,width={width},height={height},colorimetry={matrix}"
+    def test_overlay(
+        self, form: str, width: int, height: int, matrix: str, model: Path, reference: edgeseg.Segmenter
+    ) -> None:
+        caps = f"format={form},width={width},height={height},colorimetry={matrix}"
         results: list[edgeseg.Segmentation] = []
         with parsed(
             f"videotestsrc num-buffers=1 ! video/x-raw,{caps} ! tee name=t "
@@ -161,21 +166,19 @@ class TestNv12:
             ((before,), (after,)) = (pulled(pipeline.get_by_name(name)) for name in ("before", "after"))
         class_map, colors = results[0].class_map, results[0].labels.colors()
         assert class_map.shape == (height, width)
-        layout = pixels.FrameLayout("NV12", height, width, (0, 0), (0, 0), matrix)
-        for plane, drawn, table, part in zip(
-            planes(before),
-            planes(after),
-            pixels.tables_of(layout, colors),
-            (class_map, class_map[::2, ::2]),
-            strict=True,
-        ):
+        layout = pixels.FrameLayout(form, height, width, (), (), matrix)
+        chroma = [class_map[::2, ::2]] * (len(pixels.CHROMA[form]))
+        tables = pixels.tables_of(layout, colors)
+        for plane, drawn, table, part in zip(planes(before), planes(after), tables, (class_map, *chroma), strict=True):
             expected = 0.6 * plane + 0.4 * table[part, 0]
             assert np.abs(drawn - expected).max() <= 0.5 + 1e-6
 
-    def test_class_map_is_near_that_of_the_converted_frame(self, model: Path, reference: edgeseg.Segmenter) -> None:
+    def test_class_map_is_near_that_of_the_converted_frame(
+        self, form: str, model: Path, reference: edgeseg.Segmenter
+    ) -> None:
         results: list[edgeseg.Segmentation] = []
         with parsed(
-            "videotestsrc num-buffers=1 pattern=smpte ! video/x-raw,format=NV12,width=640,height=480 ! tee name=t "
+            f"videotestsrc num-buffers=1 pattern=smpte ! video/x-raw,format={form},width=640,height=480 ! tee name=t "
             f"t. ! queue ! edgeseg name=e model={model} ! fakesink async=false "
             "t. ! queue ! videoconvert ! video/x-raw,format=RGB ! appsink name=rgb sync=false wait-on-eos=false"
         ) as pipeline:
@@ -305,6 +308,23 @@ class TestLateFrames:
         assert segmented == [*range(10), *range(40, 60)]
         assert (ran.stats[-1]["frames"], ran.stats[-1]["segmented"], ran.stats[-1]["late"]) == (60, 30, 30)
 
+    def test_come_from_a_network_slower_than_the_sink(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        segment = stage.Stage._segment
+
+        def slow(*arguments: Any) -> edgeseg.Segmentation:
+            time.sleep(0.15)
+            return segment(*arguments)
+
+        monkeypatch.setattr(stage.Stage, "_segment", slow)
+        with parsed(
+            "videotestsrc num-buffers=45 ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 ! "
+            f"edgeseg model={model} ! fakesink sync=true qos=true"
+        ) as pipeline:
+            stats = wait(pipeline).stats[-1]
+        assert stats["late"] >= 20
+        assert stats["segmented"] >= 2
+        assert stats["frames"] == stats["segmented"] + stats["late"] == 45
+
     def test_a_sink_in_time_clears_it(self, model: Path) -> None:
         gst = gstreamer().Gst
         worker = gst.ElementFactory.make("edgeseg").worker
@@ -433,6 +453,15 @@ class TestMemory:
             pipeline.get_by_name("sink").connect("handoff", look)
             assert wait(pipeline).ended
         assert max(sizes[2000:]) - sizes[400] < 4e6
+
+
+class TestBenchmark:
+    def test_starts(self) -> None:
+        program = Path(__file__).resolve().parents[3] / "benchmarks" / "element.py"
+        words = ["--size", "48x64", "--frames", "20", "--rounds", "1", "--format", "NV12", "--json"]
+        done = subprocess.run([sys.executable, program, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert set(json.loads(done.stdout)) >= {"nothing_cpu_ms", "disabled_added_ms", "no_network_added_ms"}
 
 
 def resident() -> int:

@@ -227,6 +227,19 @@ class TestManyClients:
             with_client(sink, steps)
 
     @pytest.mark.parametrize("path", ["/stream.mjpg", "/live"])
+    def test_those_who_leave_while_the_camera_is_lost_are_forgotten(self, path: str) -> None:
+        def watching(count: int) -> None:
+            end = time.monotonic() + WAIT_S
+            while json.loads(answer(sink, "/stats.json")[2])["clients"] != count:
+                assert time.monotonic() < end
+
+        with page_of() as sink:
+            sink.put(camera_result())
+            with silent_client(sink.url, path), silent_client(sink.url, path):
+                watching(2)
+            watching(0)
+
+    @pytest.mark.parametrize("path", ["/stream.mjpg", "/live"])
     def test_one_that_never_reads_is_dropped_and_stops_nobody(
         self, path: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -256,16 +269,26 @@ class TestManyClients:
                 while json.loads(answer(server, "/stats.json")[2])["clients"] < 1:
                     pass
                 tracemalloc.start()
-                sent = 0
-                for number in range(100):
-                    server.put(results[number % 3])
-                    sent += len(with_client(server, lambda session: parts(session, 1))[0])
-                held, _ = tracemalloc.get_traced_memory()
+                before = self.held_after(10, server, results)
+                after = self.held_after(100, server, results)
         finally:
             tracemalloc.stop()
             server.stop()
-        assert sent > 12e6, "too little to see a queue"
-        assert held < sent / 4
+        assert after < before + 3e6, "100 pictures are 15 MB"
+
+    @staticmethod
+    def held_after(pictures: int, server: WebServer, results: list[Any]) -> int:
+        """Bytes in use when nothing is under way any more, after so many pictures for another client."""
+        sent = 0
+        for number in range(pictures):
+            server.put(results[number % 3])
+            sent += len(with_client(server, lambda session: parts(session, 1))[0])
+        assert sent > pictures * 150_000, "too little to see a queue"
+        held = []
+        for _ in range(10):
+            time.sleep(0.05)
+            held.append(tracemalloc.get_traced_memory()[0])
+        return min(held)
 
     def test_one_that_never_asks_is_sent_no_picture(self) -> None:
         async def steps(session: Session) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "build_plan",
     "constrain_precisions",
     "create_config",
+    "forbid_tf32",
     "limit_workspace",
     "listen_to_progress",
     "read_timing_cache",
@@ -76,6 +77,12 @@ def allow_precisions(library: Library, config: Any, *, fp16: bool, int8: bool) -
             config.set_flag(trt.BuilderFlag.FP16)
         if int8:
             config.set_flag(trt.BuilderFlag.INT8)
+
+
+def forbid_tf32(library: Library, config: Any) -> None:
+    """Keep float32 layers in float32: every version lets them round to TF32's 10 bits unless it is told otherwise."""
+    trt = library.module
+    config.clear_flag(trt.BuilderFlag.TF32)
 
 
 def constrain_precisions(library: Library, config: Any, network: Any, precisions: Mapping[str, str]) -> None:

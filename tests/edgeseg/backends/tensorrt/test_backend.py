@@ -108,7 +108,7 @@ class TestLoad:
     ) -> None:
         machine.install("tensorrt-10.3.0")
         built(bundle)
-        monkeypatch.setattr("edgeseg.backends.tensorrt.engine._KERNELS", 0)
+        monkeypatch.setattr("edgeseg.backends.tensorrt.class_maps._MOST", 0)
         with edgeseg.load(bundle.path, backend="tensorrt") as segmenter:
             for frame in FRAMES:
                 assert np.array_equal(segmenter(frame).class_map, expected(frame))

@@ -54,6 +54,10 @@ class TestEveryVersion:
         made = run(dump, graph=dynamic(0), batch=(1, 2, 8))
         assert prove_int8(made.layers, NODES).int8 == NODES
 
+    @pytest.mark.parametrize("fp16", [True, False])
+    def test_without_fp16_there_is_no_tf32_either(self, dump: str, fp16: bool) -> None:
+        assert json.loads(run(dump, fp16=fp16).plan.removeprefix(MAGIC))["tf32"] is fp16
+
     def test_tells_progress(self, dump: str) -> None:
         told: list[BuildProgress] = []
         run(dump, on_progress=told.append)

@@ -36,7 +36,7 @@ def config_of(library: Library) -> Any:
 
 
 def flags(config: Any) -> list[str]:
-    return [flag.name for flag in config._flags]
+    return [flag.name for flag in config._flags if flag.name != "TF32"]  # the one that is set from the start
 
 
 class TestConfig:
@@ -62,6 +62,14 @@ class TestConfig:
             config = config_of(library)
             building.allow_precisions(library, config, fp16=wanted == "FP16", int8=wanted == "INT8")
             assert flags(config) == [wanted]
+
+    @pytest.mark.parametrize("dump", DUMPS)
+    def test_no_tf32(self, dump: str) -> None:
+        library = fake_library(dump)
+        config = config_of(library)
+        assert [flag.name for flag in config._flags] == ["TF32"]
+        building.forbid_tf32(library, config)
+        assert config._flags == []
 
     @pytest.mark.parametrize("dump", DUMPS)
     def test_optimization_level(self, dump: str) -> None:
