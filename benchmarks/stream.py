@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgeseg
-from edgeseg import engine_cache
-from edgeseg.backends import Engine, Target, get_backend
+from edgeseg.backends import Engine
 from edgeseg.machine import split_threads
 
 Frame = NDArray[np.uint8]
@@ -91,14 +90,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with edgeseg.load(options.bundle, backend=options.backend) as segmenter, tempfile.TemporaryDirectory() as folder:
-        bundle = segmenter.bundle
-        spec = bundle.manifest.input
+        spec = segmenter.bundle.manifest.input
         paths = written_at_size(options.frames, Path(folder), spec.height, spec.width)
         arrays = [frame[None] for frame in itertools.islice(decoded(paths), 8)]
-        backend = get_backend(segmenter.backend_name)
-        model, digest = bundle.read_model(), bundle.manifest.files["model.onnx"]
-        engine = engine_cache.engine(backend, model, digest, Target(goal="throughput"))
-        single = engine_cache.engine(backend, model, digest, Target(goal="latency"))
+        engine, single = segmenter.make_engine("throughput"), segmenter.make_engine("latency")
         callers = split_threads(None, "throughput")[0] + 1
         part = options.seconds / ROUNDS
         stream_fps(segmenter, paths, 1)

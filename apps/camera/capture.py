@@ -149,9 +149,15 @@ class Capture:
 
     def _capture(self) -> None:
         began, wait = time.monotonic(), self._patience.retry
+        # At its own pace a video starts anew for each round; otherwise its pipeline goes back without a gap.
+        options = self.source.options
+        rounds = options.loop if options.live and source_kind(self.source.address) == "video" else 0
         while True:
             before = self._next
             ending = self._play()
+            if ending.reason == "end" and rounds and self._next > before:
+                rounds -= rounds > 0
+                continue
             if ending.reason == "stopped" or (ending.reason == "end" and not self.source.is_camera):
                 return
             if not self.source.is_camera:
@@ -168,7 +174,7 @@ class Capture:
     def _play(self) -> Ending:
         """One connection, until it ends."""
         options = self.source.options
-        loop = options.loop if self._frames is None else 0
+        loop = options.loop if source_kind(self.source.address) == "video" and not options.live else 0
         pipeline = Pipeline(self._launch, live=options.live, loop=loop)
         try:
             feed = self._feed(pipeline)

@@ -129,7 +129,7 @@ def _write_legend(picture: NDArray[np.uint8], result: CameraResult, shown: NDArr
 
 
 def _line_height(picture: NDArray[np.uint8]) -> int:
-    return max(14, picture.shape[0] // 30)
+    return max(14, int(picture.shape[0]) // 30)
 
 
 def _write(picture: NDArray[np.uint8], text: str, y: int, color: tuple[int, int, int] | None) -> None:

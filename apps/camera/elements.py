@@ -16,9 +16,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         *("rtph264depay", "rtph264pay", "rtph265depay", "rtpjpegdepay", "rtspsrc", "v4l2src", "videoflip"),
         *("vp8dec", "vp8enc", "vp9dec"),
     ),
-    "gstreamer1.0-plugins-bad": (
-        *("h264parse", "h265parse", "jpegparse", "openh264dec", "openh264enc", "webrtcbin"),
-    ),
+    "gstreamer1.0-plugins-bad": (*("h264parse", "h265parse", "jpegparse", "openh264dec", "openh264enc", "webrtcbin"),),
     "gstreamer1.0-plugins-ugly": ("x264enc",),
     "gstreamer1.0-libav": ("avdec_h264", "avdec_h265", "avdec_mpeg2video", "avdec_mpeg4"),
     "gstreamer1.0-nice": ("nicesrc",),

@@ -264,5 +264,3 @@ class _Pace:
         self._last = result.finished
         needed = result.segmentation.timing.total
         self._needed = needed if self._needed is None else 0.8 * self._needed + 0.2 * needed
-
-

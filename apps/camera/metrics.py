@@ -95,7 +95,7 @@ class MetricsServer:
             raise MissingDependencyError("prometheus_client", "serve --metrics", cure) from error
         # A registry of its own: the library's global one would mix in another program's metrics.
         registry = CollectorRegistry()
-        registry.register(_Collector(statistics, board))  # type: ignore[arg-type]
+        registry.register(_Collector(statistics, board))
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:

@@ -229,7 +229,7 @@ class Pipeline:
             return now
         running = sample.get_segment().to_running_time(self._gst.Format.TIME, buffer.pts)
         age = (clock.get_time() - self._pipeline.get_base_time() - running) / self._gst.SECOND
-        return now - max(age, 0.0)
+        return now - max(float(age), 0.0)
 
 
 def _parse_error(error: Any, launch: str) -> EdgesegError:
@@ -275,11 +275,12 @@ def _pixels(caps: Any, buffer: Any) -> NDArray[np.uint8]:
         view = np.lib.stride_tricks.as_strided(content[offset:], (height, width, size), (stride, size, 1))
         order = (2, 1, 0) if name.startswith("BGR") else (0, 1, 2)
         if size == 3 and order == (0, 1, 2):
-            return view.copy()
+            copied: NDArray[np.uint8] = view.copy()
+            return copied
         return _reordered(view, order)
 
 
-def _reordered(view: NDArray[np.uint8], order: tuple[int, ...]) -> NDArray[np.uint8]:
+def _reordered(view: NDArray[np.uint8], order: tuple[int, int, int]) -> NDArray[np.uint8]:
     import cv2
 
     codes = {
@@ -287,5 +288,4 @@ def _reordered(view: NDArray[np.uint8], order: tuple[int, ...]) -> NDArray[np.ui
         (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB,
         (3, (2, 1, 0)): cv2.COLOR_BGR2RGB,
     }
-    result: NDArray[np.uint8] = cv2.cvtColor(view, codes[view.shape[2], order])
-    return result
+    return np.asarray(cv2.cvtColor(view, codes[view.shape[2], order]), np.uint8)

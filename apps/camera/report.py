@@ -57,7 +57,7 @@ class Report:
         recent = {name: statistics.recent() for name, statistics in self._live.statistics.items()}
         if not self._quiet:
             for name, values in recent.items():
-                print(f"edgeseg: {log_line(name, values, board)}", file=sys.stderr, flush=True)
+                _say(log_line(name, values, board))
         self._write({"time": time.time(), "streams": recent, **board})
 
     def finish(self) -> None:
@@ -104,4 +104,11 @@ class Report:
             self._file = None
             failed = OutputError(f"{error} (--stats stops)")
             self._live.sink_errors.append(failed)
-            print(f"edgeseg: error: {failed}", file=sys.stderr)
+            _say(f"error: {failed}")
+
+
+def _say(text: str) -> None:
+    """A line on stderr, which a program that was started without one does not miss."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"edgeseg: {text}\n")
+        sys.stderr.flush()

@@ -1,8 +1,8 @@
 """From the address of a source and the machine to the GStreamer launch string that gives its frames.
 
-Addresses and option names are those of jetson-inference (dusty-nv/jetson-utils, cpp/video/videoOptions.*; jetson-inference
-docs/aux-streaming.md), so that a command line written for it runs here. The strings on a Jetson follow its gstCamera.cpp
-and gstDecoder.cpp.
+Addresses and option names are those of jetson-inference (dusty-nv/jetson-utils, cpp/video/videoOptions.*, and
+jetson-inference, docs/aux-streaming.md), so that a command line written for it runs here. The strings on a Jetson
+follow its gstCamera.cpp and gstDecoder.cpp.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ KINDS = ("csi", "v4l2", "rtsp", "file", "test", "scene", "appsrc")
 """Schemes of addresses."""
 
 FRAMES, ARRIVALS, PYTHON_FRAMES = "frames", "arrivals", "python"
-"""Names in every launch string: the appsink; the queue before it, where frames are counted; the appsrc that Python fills."""
+"""Names in launch strings: the appsink; the queue before it, where frames are counted; the appsrc of Python's."""
 
 _PATTERNS = ("smpte", "ball", "snow", "black", "white", "circular", "checkers-8", "gradient", "pinwheel", "spokes")
-_EXAMPLES = "csi://0, v4l2:///dev/video0, rtsp://HOST/PATH, a video, image, folder or glob, test://smpte, scene://street"
+_EXAMPLES = (
+    "csi://0, v4l2:///dev/video0, rtsp://HOST/PATH, a video, image, folder or glob, test://smpte, scene://street"
+)
 
 
 @dataclass(frozen=True)

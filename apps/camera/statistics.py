@@ -47,7 +47,7 @@ class Histogram:
         for place, count in enumerate(self.counts):
             left -= count
             if left <= 0 and count:
-                return min(_LEAST * _RATIO ** (place - 0.5), self.most)
+                return min(float(_LEAST * _RATIO ** (place - 0.5)), self.most)
         return self.most
 
     def below(self, limit: float) -> int:

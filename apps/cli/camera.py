@@ -137,9 +137,7 @@ def run(options: argparse.Namespace) -> int:
         patience=Patience(frame=options.watchdog),
     )
     with only_results_on_stdout(), contextlib.ExitStack() as stack:
-        segmenter = stack.enter_context(
-            edgeseg.load(options.bundle, backend=options.backend, threads=options.threads)
-        )
+        segmenter = stack.enter_context(edgeseg.load(options.bundle, backend=options.backend, threads=options.threads))
         streams = _streams(options, sinks, segmenter, lossless)
         live = Live(segmenter, segmenter.labels, streams, choices)
         report = stack.enter_context(Report(live, options.stats, options.metrics, quiet=options.quiet))

@@ -118,7 +118,8 @@ class ImageBag:
                 continue
             yield BagFrame(name, image, connection.topic, message.header, time)
         if sum(counts.values()) == self.skipped:
-            raise FrameError(f"{self.path}: none of the {self.skipped} images can be read")
+            raise FrameError(f"{self.path}: none of the {len(self)} images can be read")
+        self._count_missing(counts)
 
     def __enter__(self) -> ImageBag:
         return self
@@ -127,6 +128,18 @@ class ImageBag:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reader.close()
+
+    def _count_missing(self, counts: dict[str, int]) -> None:
+        """Compare what was read with what the recording announces: a cut one may end without an error."""
+        for topic in self.topics:
+            missing = topic.count - counts[topic.name]
+            if missing <= 0:
+                continue
+            found = f"{self.path}: {topic.name} has {topic.count} messages, but only {counts[topic.name]} can be found"
+            if not self._skip_broken:
+                raise FrameError(f"{found}; copy the bag again, or leave them out with --skip-broken")
+            self.skipped += missing
+            _log.warning("skipped: %s", found)
 
     def _choose(self, names: Sequence[str]) -> tuple[ImageTopic, ...]:
         everything = {name: (info.msgtype or "several types", info.msgcount) for name, info in self._topics().items()}

@@ -168,12 +168,12 @@ class TestOtherThreads:
         image, mine = random_frame(720, 1280, 0), np.empty((720, 1280), np.uint8)
         with edgeseg.load(bundle.path, backend=name, threads=1) as segmenter:
             segmenter.segment_into(image, mine)
-            assert self.share(lambda: segmenter.segment_into(image, mine)) > 0.2
+            assert self.share(lambda: segmenter.segment_into(image, mine)) > 0.1
 
     def test_run_while_logits_become_a_class_map(self) -> None:
         axes = upsampling((1024, 2048), (1024, 2048), (128, 256), "half_pixel")
         logits = np.random.default_rng(0).normal(size=(19, 128, 256)).astype(np.float32)
-        assert self.share(lambda: fused.class_map(logits, axes)) > 0.2
+        assert self.share(lambda: fused.class_map(logits, axes)) > 0.1
 
     def test_the_measurement_sees_who_holds_the_interpreter(self) -> None:
         assert self.share(lambda: sum(range(10**7))) < 0.05

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.apps.camera.gst import gstreamer
+from edgeseg.apps.camera.gst import gstreamer, introspected
+from edgeseg.errors import MissingDependencyError
 from edgeseg.segmentation import Segmentation
 
 __all__ = ["analytics", "attach"]
@@ -16,15 +17,11 @@ __all__ = ["analytics", "attach"]
 @functools.cache
 def analytics() -> Any | None:
     """The module GstAnalytics; None where it is missing (up to 1.22) or has no segmentation from Python (1.24)."""
-    gstreamer()
     try:
-        import gi
-
-        gi.require_version("GstAnalytics", "1.0")
-        from gi.repository import GstAnalytics
-    except (ImportError, ValueError):
+        library = introspected("GstAnalytics", "gir1.2-gst-plugins-bad-1.0")
+    except MissingDependencyError:
         return None
-    return GstAnalytics if hasattr(GstAnalytics.RelationMeta, "add_segmentation_mtd") else None
+    return library if hasattr(library.RelationMeta, "add_segmentation_mtd") else None
 
 
 def attach(library: Any, buffer: Any, result: Segmentation) -> bool:

@@ -92,5 +92,3 @@ def _muxer(path: Path) -> str:
     if element.find_property("fragment-mode") is not None:
         muxer += " fragment-mode=first-moov-then-finalise"
     return muxer
-
-

@@ -57,6 +57,7 @@ _MOVING = frozenset({"Cast", "Conc", "Copy", "Max", "Min", "Move", "Mul", "Resh"
 """Operations in the names of generated kernels that only move, scale and round: __myl_MulMinMaxRounCast is a Q."""
 
 _ROUNDING = "Roun"
+_DECONVOLUTION = "Deco"
 _LAYER_LINE = re.compile(r"Name: (.*?), LayerType: (\w+), (.*)")
 _TENSOR = re.compile(r"\{ Name: ([^,]+), Dimensions: \[([^\]]*)\][^}]*?Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
@@ -174,6 +175,8 @@ def _role(kind: str, parameters: str, name: str, inputs: Sequence[str], outputs:
                 return "requantize" if role == "reformat" and _rounds(inputs, outputs) else role
     kernel = re.match(r"__myl_(\w+?)(?:_myl\d+_\d+)?$", name)
     operations = set(re.findall(r"[A-Z][a-z]*", kernel.group(1))) if kernel else set()
+    if _DECONVOLUTION in operations:  # in float it can be one kernel with a conversion behind it
+        return "deconvolution"
     if not operations or operations - _MOVING:
         return "other"
     return "requantize" if _ROUNDING in operations else "reformat"

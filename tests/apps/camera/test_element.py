@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,7 +21,7 @@ from support.bundles import quantized_bundle
 from support.pipelines import Ran, need_gstreamer, parsed, planes, pulled, wait
 
 import edgeseg
-from edgeseg.apps.camera.element import painter, pixels, register, segmenters, stage, transform
+from edgeseg.apps.camera.element import analytics, painter, pixels, register, segmenters, stage, transform
 from edgeseg.apps.camera.gst import gstreamer
 
 Image = NDArray[np.uint8]
@@ -395,6 +396,15 @@ class TestAnalytics:
         if gstreamer().Gst.version() >= (1, 26, 0, 0):
             pytest.skip("this GStreamer has it")
         assert transform.analytics() is None
+
+    @pytest.mark.parametrize(("methods", "taken"), [({}, False), ({"add_segmentation_mtd": None}, True)])
+    def test_is_taken_where_it_can_be_written(
+        self, methods: dict[str, None], taken: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """GStreamer 1.24 has the library, but no segmentation in it."""
+        library = SimpleNamespace(RelationMeta=type("RelationMeta", (), methods))
+        monkeypatch.setattr(analytics, "introspected", lambda *_: library)
+        assert (analytics.analytics.__wrapped__() is library) == taken
 
     def test_attaches_the_class_map(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a stand-in for the library's two calls: which are made, on a buffer that may be written."""

@@ -198,6 +198,58 @@ class TestControls:
         assert saved["snapshot"].shape == (48, 64, 3)
 
 
+class TestConnection:
+    def test_token_in_the_address(self, chromium: str, tmp_path: Path) -> None:
+        async def steps(url: str) -> None:
+            async with browser(chromium, tmp_path) as tab:
+                await tab.call("Page.navigate", url=url.partition("?")[0])
+                await tab.until("document.querySelector('input[name=token]') && document.readyState === 'complete'")
+                await tab.click("input[name=token]")
+                await tab.call("Input.insertText", text="12345678")
+                await tab.click("button")
+                await tab.until(f"Number({DRAWN}) > 0")
+                await tab.call("Page.navigate", url="about:blank")
+                await tab.call("Page.navigate", url=url)
+                await tab.until(f"Number({DRAWN}) > 0")
+                assert await tab.value("location.pathname + location.search") == "/"
+
+        with page_of("web://127.0.0.1:0?token=12345678") as sink, filled(sink):
+            asyncio.run(steps(sink.url))
+
+    def test_comes_back_after_the_application(self, chromium: str, tmp_path: Path) -> None:
+        async def steps() -> None:
+            async with browser(chromium, tmp_path) as tab:
+                with page_of() as sink, filled(sink):
+                    url = sink.url
+                    await tab.call("Page.navigate", url=url)
+                    await tab.until(f"Number({DRAWN}) > 20")
+                await tab.until("document.getElementById('state').textContent === 'connection lost'")
+                with page_of(url.replace("http", "web")) as sink:
+                    await tab.until("document.getElementById('state').textContent === 'no frame yet'")
+                    with filled(sink):
+                        await tab.until(f"Number({DRAWN}) < 20")
+                        await tab.until("document.getElementById('state').textContent === 'live'")
+                    await tab.until("/^no frame for \\d+ s$/.test(document.getElementById('state').textContent)")
+
+        asyncio.run(steps())
+
+    def test_without_scripts(self, chromium: str, tmp_path: Path) -> None:
+        async def steps(url: str) -> None:
+            async with browser(chromium, tmp_path) as tab:
+                await tab.call("Emulation.setScriptExecutionDisabled", value=True)
+                await tab.call("Page.navigate", url=url)
+                for _ in range(100):
+                    await asyncio.sleep(0.1)
+                    image = await tab.screenshot()
+                    if near([list(image[200, 350])], blend(0.5, SKY)):
+                        return
+                keep(image, "noscript.png")
+                pytest.fail("the motion JPEG is not to be seen")
+
+        with page_of() as sink, filled(sink):
+            asyncio.run(steps(sink.url))
+
+
 class TestStatistics:
     def test_numbers_and_areas(self, chromium: str, tmp_path: Path) -> None:
         async def steps(tab: Tab) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -205,6 +207,15 @@ class TestBadBags:
         message = refused(source)
         assert f"cannot read the bag {source}: " in message
         assert "it is cut short or damaged, so copy it again, or repair it with ros2 bag reindex" in message
+
+    def test_fewer_messages_than_announced(self, edgeseg: Run, bundle: Path, refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        source = write_bag(tmp_path / "drive", drive(), storage="sqlite3")
+        with contextlib.closing(sqlite3.connect(source / "drive.db3")) as database, database:
+            database.execute("DELETE FROM messages WHERE timestamp = ?", (START + 100,))
+        assert f"{FRONT} has 3 messages, but only 2 can be found; copy the bag again, or leave" in refused(source)
+        code, out, err = edgeseg("bag", bundle, source, tmp_path / "masks", "--skip-broken", "--json")
+        assert (code, json.loads(out)["frames"], json.loads(out)["skipped"]) == (0, 2, 1)
+        assert f"skipped: {source}: {FRONT} has 3 messages, but only 2 can be found" in err
 
     def test_without_messages(self, refused, tmp_path: Path, storage: str) -> None:  # type: ignore[no-untyped-def]
         source = write_bag(tmp_path / "drive", [], storage=storage, empty=((FRONT, IMAGE),))

@@ -142,6 +142,7 @@ class TestLog:
             ("__myl_MulMinMaxRounCastMulMinMaxRounCastConc_myl0_9", "kgen", "requantize"),
             ("__myl_MulAddReluMulMinMaxRounCast_myl0_2", "kgen", "other"),
             ("__myl_MulAddRelu_myl0_8", "kgen", "other"),
+            ("__myl_DecoCast_myl0_8", "runtime_fusion", "deconvolution"),
         ],
     )
     def test_knows_roles(self, name: str, kind: str, role: str) -> None:
