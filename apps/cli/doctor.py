@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg._version import __version__
+from edgeseg.apps.camera.elements import missing_elements
+from edgeseg.apps.camera.gst import APT, gstreamer
 from edgeseg.apps.cli.jetson import board_text, examine_board
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 from edgeseg.backends.tensorrt.board import read_board
-from edgeseg.errors import MissingDependencyError
+from edgeseg.errors import EdgesegError, MissingDependencyError
 from edgeseg.libraries import require
 from edgeseg.machine import usable_processors
 
@@ -106,9 +108,13 @@ LIBRARIES: tuple[Library, ...] = (
         False,
     ),
     Library("torch", ("torch",), "training and export of networks", "pip install torch", False),
+    Library("gi", ("PyGObject",), "cameras through GStreamer", APT, False),
+    Library("aiohttp", ("aiohttp",), "the camera's web page", "pip install 'edgeseg[camera]'", False),
     Library(
-        "gi", ("PyGObject",), "cameras through GStreamer", "sudo apt-get install python3-gi gir1.2-gstreamer-1.0", False
+        "prometheus_client", ("prometheus-client",), "the camera's metrics", "pip install 'edgeseg[camera]'", False
     ),
+    Library("rosbags", ("rosbags",), "recordings of ROS 2", "pip install 'edgeseg[ros]'", False),
+    Library("zenoh", ("eclipse-zenoh",), "class maps over Zenoh", "pip install 'edgeseg[ros]'", False),
 )
 
 
@@ -143,7 +149,21 @@ def examine() -> dict[str, Any]:
         "jetson": jetson,
         "board": examine_board(read_board(), libraries),
         "libraries": libraries,
+        "gstreamer": _examine_gstreamer(jetson is not None),
         "complete": all(entry["state"] == "ok" for entry in libraries if entry["required"]),
+    }
+
+
+def _examine_gstreamer(jetson: bool) -> dict[str, Any] | None:
+    """Version and the elements that are missing by package; None where the camera's side of it does not work."""
+    try:
+        gst = gstreamer().Gst
+        missing = missing_elements(jetson=jetson)
+    except EdgesegError:
+        return None
+    return {
+        "version": ".".join(map(str, gst.version()[:3])),
+        "missing": {package: list(names) for package, names in missing.items()},
     }
 
 
@@ -245,6 +265,8 @@ def _text(found: dict[str, Any]) -> str:
         why = f" ({entry['detail']})" if entry["detail"] else ""
         need = "needed for" if entry["required"] else "optional, for"
         lines.append(f"{entry['module']}: {need} {entry['purpose']}{why}; run: {entry['cure']}")
+    for package, names in (found["gstreamer"] or {"missing": {}})["missing"].items():
+        lines.append(f"GStreamer: the camera may need {', '.join(names)}; run: sudo apt-get install {package}")
     lines.append("")
     lines.append(
         "The base installation is complete." if found["complete"] else "The base installation is not complete."

@@ -9,8 +9,10 @@ import numpy
 import pytest
 from support.colours import Run
 
+from edgeseg.apps.camera import elements
 from edgeseg.apps.cli import doctor
 from edgeseg.apps.cli.doctor import Library
+from edgeseg.errors import MissingDependencyError
 
 
 @pytest.fixture
@@ -101,3 +103,23 @@ def test_int8_that_overflows_is_named(edgeseg: Run, monkeypatch: pytest.MonkeyPa
     assert json.loads(edgeseg("doctor", "--json")[1])["cpu"]["int8_exact"] is exact
     shown = "INT8    computed in float32: sums overflow without VNNI" in edgeseg("doctor")[1]
     assert shown is not exact
+
+
+def test_missing_elements_of_gstreamer_name_their_package(edgeseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gi", reason="GStreamer cannot be used from this Python")
+    found = doctor.examine()["gstreamer"]
+    assert found["version"].split(".")[0] == "1"
+    monkeypatch.setitem(elements.PACKAGES, "gstreamer1.0-plugins-new", ("a_new_one", "appsink", "another"))
+    assert doctor.examine()["gstreamer"]["missing"]["gstreamer1.0-plugins-new"] == ["a_new_one", "another"]
+    code, out, _ = edgeseg("doctor")
+    line = "GStreamer: the camera may need a_new_one, another; run: sudo apt-get install gstreamer1.0-plugins-new"
+    assert (code, line in out) == (0, True)
+
+
+def test_without_gstreamer(edgeseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise MissingDependencyError("gi", "use GStreamer", "install it")
+
+    monkeypatch.setattr(doctor, "gstreamer", missing)
+    code, out, _ = edgeseg("doctor", "--json")
+    assert (code, json.loads(out)["gstreamer"]) == (0, None)
