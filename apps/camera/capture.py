@@ -32,7 +32,7 @@ class Patience:
 
     Attributes:
         frame: without a frame, after which a live stream counts as hung.
-        start: without a first frame, after which the application gives up.
+        start: without a first frame, after which the application gives up; for a file, without any frame.
         retry: before the first attempt to bring a stream back; doubled with each until `most`.
         most: between two attempts.
     """
@@ -178,7 +178,7 @@ class Capture:
         pipeline = Pipeline(self._launch, live=options.live, loop=loop)
         try:
             feed = self._feed(pipeline)
-            for event in pipeline.frames(self._stop, self._patience.frame if self.source.is_camera else 0):
+            for event in pipeline.frames(self._stop, self._limit()):
                 if isinstance(event, Ending):
                     self._next += event.gap
                     self._statistics.arrived(0, event.gap - pipeline.broken, pipeline.broken)
@@ -189,6 +189,13 @@ class Capture:
         finally:
             pipeline.stop()
         return Ending("stopped")
+
+    def _limit(self) -> float:
+        """Seconds without a frame that end a connection; a program's own frames take the time that they take."""
+        if self.source.is_camera:
+            return self._patience.frame
+        # A file without a picture in it may end without a word.
+        return self._patience.start if source_kind(self.source.address) == "video" else 0.0
 
     def _feed(self, pipeline: Pipeline) -> Feed | None:
         if self._frames is None:

@@ -93,6 +93,7 @@ class _Player:
         self._eos_on_shutdown = eos_on_shutdown
         self._signals = 0
         self._live = False
+        self._buffering = False
         self.interrupted = False
 
     @contextlib.contextmanager
@@ -154,8 +155,10 @@ class _Player:
         elif message.type == kinds.REQUEST_STATE:
             self._pipeline.set_state(message.parse_request_state())
         elif message.type == kinds.BUFFERING and not self._live:
-            full = message.parse_buffering() >= 100
-            self._pipeline.set_state(self._gst.State.PLAYING if full else self._gst.State.PAUSED)
+            buffering = message.parse_buffering() < 100
+            if buffering != self._buffering:
+                self._buffering = buffering
+                self._pipeline.set_state(self._gst.State.PAUSED if buffering else self._gst.State.PLAYING)
         return False
 
 

@@ -121,6 +121,7 @@ class Pipeline:
                 if arrival is not None:
                     del sample  # its memory goes back to the pipeline before the frame is worked on
                     yield arrival
+                    last = time.monotonic()  # the receiver may have taken its time
             # With its samples taken, a pipeline posts the end of its stream; what came before it is all here.
             ending = self._look_at_bus()
             if ending is None and patience and time.monotonic() - last > patience:

@@ -40,7 +40,9 @@ class WebSink:
         Raises:
             MissingDependencyError: without aiohttp.
             OutputError: when the address cannot be had.
+            LabelError: for a class to draw that the network does not have.
         """
+        self._options.painter.drawing.shown(stream.labels)
         address = self._address
         if self._options.several and address.port:
             address = dataclasses.replace(address, port=address.port + int(stream.name))

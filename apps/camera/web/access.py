@@ -7,12 +7,13 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from edgeseg.apps.camera.web.address import WebAddress, is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import web
+    from aiohttp.typedefs import Middleware
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -59,12 +60,12 @@ class Access:
 
     def refusal(self, request: web.Request) -> tuple[int, str] | None:
         """Status and reason for a request that gets nothing; None for one that is welcome."""
-        host = urlsplit(f"//{request.headers.get('Host', '')}")
+        host = _split(f"//{request.headers.get('Host', '')}")
         # A foreign name that was made to lead to this machine (DNS rebinding) stands in the request.
         if self._local and not is_loopback(host.hostname or ""):
             return 421, "this page answers under 127.0.0.1 and localhost only"
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host.netloc:
+        if origin is not None and _split(origin).netloc != host.netloc:
             return 403, "pages of other servers get nothing here"
         if self._token is None or request.path in _WITHOUT_TOKEN or self._shown(request):
             return None
@@ -76,7 +77,7 @@ class Access:
         shown = request.query.get("token", bearer if kind == "Bearer" else None)
         return self.knows(shown) or hmac.compare_digest(_bytes(cookie), _bytes(self._cookie))
 
-    def middleware(self, ask: Handler) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self, ask: Handler) -> Middleware:
         """What stands before every handler.
 
         Args:
@@ -96,6 +97,15 @@ class Access:
             return web.Response(status=status, text=f"{reason}\n")
 
         return guard
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address; nothing of one that is none."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname else urlsplit("")
+    except ValueError:
+        return urlsplit("")
 
 
 def _bytes(text: str) -> bytes:

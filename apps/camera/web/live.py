@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.camera.web.newest import SharedEncoding
@@ -42,12 +42,17 @@ class Clients:
     def __len__(self) -> int:
         return len(self._watching)
 
-    @contextlib.contextmanager
-    def watching(self, request: web.Request) -> Iterator[None]:
-        """Count a client for as long as it watches.
+    async def serve(
+        self, request: web.Request, send: Callable[[], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Send to a client until it leaves, or until it is dropped.
+
+        Args:
+            request: of the client.
+            send: sends, and waits with `in_time`.
 
         Raises:
-            aiohttp.web.HTTPServiceUnavailable: when there are too many.
+            aiohttp.web.HTTPServiceUnavailable: when too many watch.
         """
         from aiohttp import web
 
@@ -55,7 +60,7 @@ class Clients:
             raise web.HTTPServiceUnavailable(text=f"{self._most} clients watch already\n")
         self._watching[id(request)] = request
         try:
-            yield
+            return await send()
         except asyncio.TimeoutError:
             _LOGGER.warning("the web client %s took nothing for %g s and was dropped", request.remote, self._patience)
             _abort(request)
@@ -63,12 +68,13 @@ class Clients:
             _LOGGER.debug("the web client %s left", request.remote)
         finally:
             del self._watching[id(request)]
+        return web.Response(status=204)  # Nobody is there to read it, but aiohttp wants to have an answer.
 
     async def in_time(self, sending: Awaitable[Any]) -> None:
         """Wait until a client has taken what is sent, to within a bounded rest.
 
         Raises:
-            asyncio.TimeoutError: when its patience is over; `watching` then drops the client.
+            asyncio.TimeoutError: when its patience is over; `serve` then drops the client.
         """
         await asyncio.wait_for(sending, self._patience)
 

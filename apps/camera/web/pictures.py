@@ -102,4 +102,4 @@ def _pixels(class_map: NDArray[np.uint8]) -> bytes:
     rows = np.full((class_map.shape[0], class_map.shape[1] + 1), 2, np.uint8)
     rows[0, 1:] = class_map[0]
     np.subtract(class_map[1:], class_map[:-1], out=rows[1:, 1:])
-    return zlib.compress(rows, 1)
+    return zlib.compress(rows.data, 1)

@@ -109,7 +109,7 @@ class Routes:
             **{f"/{name}": _served(name, content) for name, content in files.items()},
         }
         for path, handler in handlers.items():
-            application.router.add_get(path, handler)
+            application.router.add_get(path, handler, allow_head=False)
         return application
 
     def _let_in(self, request: web.Request) -> web.StreamResponse:
@@ -121,14 +121,13 @@ class Routes:
         return response
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        with self._clients.watching(request):
-            return await send_live(request, self._clients, self._pictures, self._hello(), self._statistics_text)
-        return _gone()
+        hello, statistics = self._hello(), self._statistics_text
+        return await self._clients.serve(
+            request, lambda: send_live(request, self._clients, self._pictures, hello, statistics)
+        )
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
-        with self._clients.watching(request):
-            return await send_mjpeg(request, self._clients, self._overlay)
-        return _gone()
+        return await self._clients.serve(request, lambda: send_mjpeg(request, self._clients, self._overlay))
 
     def _still(self, pictures: SharedEncoding, kind: str) -> Handler:
         async def still(_: web.Request) -> web.StreamResponse:
@@ -188,10 +187,3 @@ def _served(name: str, content: bytes, status: int = 200) -> Handler:
         return web.Response(body=content, status=status, content_type=kind, charset="utf-8")
 
     return serve
-
-
-def _gone() -> web.Response:
-    """An answer for a client that is no longer there, which aiohttp wants to have."""
-    from aiohttp import web
-
-    return web.Response(status=204)

@@ -15,11 +15,12 @@ import cv2
 import pytest
 from support.bundles import quantized_bundle
 from support.colours import Run
-from support.pipelines import need_gstreamer, parsed
+from support.pipelines import need_gstreamer
 
 from edgeseg.apps import cli
 from edgeseg.apps.camera import launch
 from edgeseg.apps.camera.gst import gstreamer
+from edgeseg.errors import EngineError
 
 SOURCE = "videotestsrc num-buffers=5 ! video/x-raw,format=RGB,width=64,height=48"
 LONGEST = 120
@@ -146,42 +147,57 @@ class TestErrors:
         )
 
 
+class Recording:
+    """Stands for a pipeline: its bus holds the messages, and what it is told is kept by name."""
+
+    def __init__(self, *messages: Any, result: str = "SUCCESS") -> None:
+        self.gst = gstreamer().Gst
+        self.bus = self.gst.Bus.new()
+        self.told: list[str] = []
+        self.result = getattr(self.gst.StateChangeReturn, result)
+        for message in messages:
+            self.bus.post(message)
+
+    def get_bus(self) -> Any:
+        return self.bus
+
+    def set_state(self, state: Any) -> Any:
+        self.told.append(state.value_nick)
+        return self.result
+
+    def recalculate_latency(self) -> None:
+        self.told.append("latency")
+
+
 class TestMessages:
-    """What the pipeline is answered, with messages that are hard to make by a real one."""
+    """What the pipeline is told, by messages that a real one seldom sends."""
 
-    def played(self, *messages: Any, description: str = "fakesrc num-buffers=3 ! fakesink") -> None:
-        with parsed(description) as pipeline:
-            for message in messages:
-                pipeline.get_bus().post(message(pipeline))
-            launch._Player(gstreamer().Gst, pipeline, False).play()
+    def played(self, *messages: Any, result: str = "SUCCESS") -> list[str]:
+        gst = gstreamer().Gst
+        pipeline = Recording(*messages, gst.Message.new_eos(None), result=result)
+        launch._Player(gst, pipeline, False).play()
+        return pipeline.told[1:]
 
-    def test_answers_all_kinds(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_answers(self) -> None:
+        gst = gstreamer().Gst
+        assert self.played(gst.Message.new_latency(None)) == ["latency"]
+        assert self.played(gst.Message.new_clock_lost(None, gst.SystemClock.obtain())) == ["paused", "playing"]
+        assert self.played(gst.Message.new_request_state(None, gst.State.PAUSED)) == ["paused"]
+
+    @pytest.mark.parametrize(("result", "told"), [("SUCCESS", ["paused", "playing"]), ("NO_PREROLL", [])])
+    def test_waits_for_buffers_unless_it_is_live(self, result: str, told: list[str]) -> None:
+        levels = [gstreamer().Gst.Message.new_buffering(None, percent) for percent in (0, 50, 100)]
+        assert self.played(*levels, result=result) == told
+
+    def test_warnings_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         gst = gstreamer()
         problem = gst.GLib.Error.new_literal(gst.Gst.StreamError.quark(), "not so good", 1)
-        self.played(
-            lambda p: gst.Gst.Message.new_latency(p),
-            lambda p: gst.Gst.Message.new_clock_lost(p, gst.Gst.SystemClock.obtain()),
-            lambda p: gst.Gst.Message.new_buffering(p, 50),
-            lambda p: gst.Gst.Message.new_buffering(p, 100),
-            lambda p: gst.Gst.Message.new_request_state(p, gst.Gst.State.PLAYING),
-            lambda p: gst.Gst.Message.new_warning(p, problem, "why"),
-        )
-        assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["not so good"]
+        assert self.played(gst.Gst.Message.new_warning(None, problem, "why")) == []
+        assert [record.getMessage() for record in caplog.records] == ["pipeline: not so good"]
 
-    def test_a_start_that_fails_without_a_word(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from edgeseg.errors import EngineError
-
-        gst = gstreamer().Gst
-
-        class Mute:
-            def get_bus(self) -> Any:
-                return gst.Bus.new()
-
-            def set_state(self, state: Any) -> Any:
-                return gst.StateChangeReturn.FAILURE
-
+    def test_a_start_that_fails_without_a_word(self) -> None:
         with pytest.raises(EngineError, match="does not start, and no element says why; run it with GST_DEBUG=3"):
-            launch._Player(gst, Mute(), False).play()
+            launch._Player(gstreamer().Gst, Recording(result="FAILURE"), False).play()
 
 
 @pytest.fixture

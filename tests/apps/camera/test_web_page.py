@@ -85,8 +85,8 @@ async def move_alpha(tab: Tab, keys: str, code: int) -> None:
 
 
 def keep(image: NDArray[np.uint8], name: str) -> None:
-    """Leave a screenshot where EDGESEG_TEST_SCREENSHOTS says, for a person to look at."""
-    folder = os.environ.get("EDGESEG_TEST_SCREENSHOTS")
+    """Leave a screenshot where WEB_PAGE_SCREENSHOTS says, for a person to look at."""
+    folder = os.environ.get("WEB_PAGE_SCREENSHOTS")
     if folder:
         cv2.imwrite(str(Path(folder) / name), image[:, :, ::-1])
 

@@ -54,7 +54,10 @@ function picture(message) {
   inTurn(async () => {
     try {
       const [frame, colors] = await Promise.all([createImageBitmap(message.jpeg), colored(message.map)]);
-      if (!paused) {
+      if (paused) {
+        frame.close();
+        colors.close();
+      } else {
         // A page that nobody sees gets no animation frames, asks for no more pictures, and is sent none.
         await new Promise(requestAnimationFrame);
         shown?.frame.close();
