@@ -44,7 +44,7 @@ class Display(WorkerSink):
                 )
             element = find_platform().first("nv3dsink") or "autovideosink"
         convert = "nvvidconv ! video/x-raw(memory:NVMM)" if element == "nv3dsink" else "videoconvert"
-        launch = f"appsrc name={PICTURES} format=time block=true max-bytes=1 ! videoconvert ! {convert} ! {element}"
+        launch = f"appsrc name={PICTURES} format=time ! videoconvert ! {convert} ! {element}"
         self._pipeline = Encoding(f"{launch} sync=false", self.address)
 
     def work(self, result: CameraResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeseg.libraries import require
 
 __all__ = ["PICTURES", "Encoding", "fitted", "h264"]
 
+_STEP = 0.002  # seconds between two looks at whether the encoder has taken its picture
 PICTURES = "pictures"
 """Name of the appsrc in a launch string."""
 
@@ -53,7 +55,6 @@ class Encoding:
     Args:
         launch: the pipeline.
         address: of the sink, for messages.
-        source: the appsrc, where it is not in a pipeline of ours.
     """
 
     def __init__(self, launch: str, address: str) -> None:
@@ -87,6 +88,10 @@ class Encoding:
             # H.264 halves the colours' resolution: its sides are even.
             self._size = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
             self._source.set_property("caps", caps_of((*self._size, 3), rate))
+        # One picture at a time; an appsrc that blocks would never return from a pipeline that has failed.
+        while self._source.get_property("current-level-bytes"):
+            time.sleep(_STEP)
+            self.check()
         buffer = buffer_of(fitted(picture, self._size))
         buffer.pts = buffer.dts = int(seconds * self._gst.SECOND)
         buffer.duration = int(self._gst.SECOND / rate)

@@ -75,7 +75,7 @@ class Recording(WorkerSink):
         name = str(self.path).replace("\\", "\\\\").replace('"', '\\"')
         # Whole pieces at once and nothing held back: what was encoded a moment ago survives a kill.
         return (
-            f"appsrc name={PICTURES} format=time block=true max-bytes=1 ! {encoder} ! {_muxer(self.path)} ! "
+            f"appsrc name={PICTURES} format=time ! {encoder} ! {_muxer(self.path)} ! "
             f'filesink location="{name}" buffer-mode=unbuffered sync=false'
         )
 

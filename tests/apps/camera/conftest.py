@@ -34,7 +34,7 @@ def clip(gst: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip with 'quotes'.mp4"
     pipeline = gst.Gst.parse_launch(
         "videotestsrc num-buffers=30 pattern=ball ! video/x-raw,width=64,height=48,framerate=25/1 ! videoconvert ! "
-        'x264enc tune=zerolatency key-int-max=10 ! h264parse ! mp4mux ! filesink name=file'
+        "x264enc tune=zerolatency key-int-max=10 ! h264parse ! mp4mux ! filesink name=file"
     )
     pipeline.get_by_name("file").set_property("location", str(path))
     pipeline.set_state(gst.Gst.State.PLAYING)
@@ -73,7 +73,7 @@ def frames_in() -> Callable[[Path], int]:
 
 
 @pytest.fixture
-def run_edgeseg(cache_dir: Path) -> Callable[..., subprocess.Popen[str]]:
+def run_edgeseg(cache: Path) -> Callable[..., subprocess.Popen[str]]:
     """Starts a command line in a process of its own."""
     import sys
 

@@ -137,7 +137,7 @@ class TestPythonFrames:
         assert "must be (H, W, 3) uint8 RGB, but got (8, 8) uint8" in str(received.capture.error)
 
     def test_appsrc_needs_frames(self) -> None:
-        with pytest.raises(FrameError, match="give them as Source.frames"):
+        with pytest.raises(FrameError, match=r"give them as Source.frames"):
             Received(Source("appsrc://"))
 
 

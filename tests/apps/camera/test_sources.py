@@ -54,7 +54,10 @@ class TestKind:
 
     def test_password_is_hidden(self) -> None:
         assert public_address("rtsp://me:secret@host/path") == "rtsp://me:***@host/path"
-        assert public_address("rtspsrc location=rtsp://me:secret@host/x ! y") == "rtspsrc location=rtsp://me:***@host/x ! y"
+        assert (
+            public_address("rtspsrc location=rtsp://me:secret@host/x ! y")
+            == "rtspsrc location=rtsp://me:***@host/x ! y"
+        )
 
 
 class TestJetson:
@@ -164,7 +167,7 @@ class TestRefused:
             launch_string(address, SourceOptions(**options), LINUX)
 
     def test_no_decoder(self) -> None:
-        with pytest.raises(MissingDependencyError, match="avdec_h264 or openh264dec is needed to decode h264.*libav"):
+        with pytest.raises(MissingDependencyError, match=r"avdec_h264 or openh264dec is needed to decode h264.*libav"):
             launch_string("rtsp://h/p", SourceOptions(codec="h264"), Platform(None, frozenset()))
 
     @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ class TestStream:
         statistics.segmented(result(40.0))
         recent = {**statistics.recent(), "fps": 12.34}
         assert log_line("0", recent, board.read()) == (
-            "stream 0: 12.3 frames/s, latency 40 ms, p99 40, 2 dropped, 4.2 W, 52 C"
+            "stream 0: 12.3 frames/s, latency 39 ms, p99 39, 2 dropped, 4.2 W, 52 C"
         )
 
 

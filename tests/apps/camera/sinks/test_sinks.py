@@ -112,7 +112,7 @@ class TestMasks:
     def test_are_not_replaced_unasked(self, tmp_path: Path) -> None:
         address = f"{tmp_path}/%06d.png"
         pass_through(open_sink(address, ALL), [result(1)])
-        with pytest.raises(OutputError, match="holds class maps already; .*--force"):
+        with pytest.raises(OutputError, match=r"holds class maps already; .*--force"):
             open_sink(address, ALL).start(FACTS)
         pass_through(open_sink(address, SinkOptions(lossless=True, force=True)), [result(1)])
 
@@ -263,5 +263,4 @@ def _record(path: str, count: str) -> None:
 
 
 if __name__ == "__main__":
-
     _record(*sys.argv[1:])
