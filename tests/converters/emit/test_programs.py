@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from support.emitting import Emit
 from support.graphs import random_frame, run_graph
-from support.triton import read_config
+from support.triton_repository import read_config
 from support.trtexec import known, layer_precisions, options_of
 
 from edgeseg.bundle import Bundle, write_bundle
