@@ -22,10 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent / "tests")]
-
 import cv2
-from support.rtsp_server import RtspCamera
 
 import edgeseg
 from edgeseg.apps.camera.capture import Capture, Patience, Source
@@ -36,6 +33,9 @@ from edgeseg.apps.camera.results import CameraFrame
 from edgeseg.apps.camera.sinks import SinkOptions, open_sink
 from edgeseg.apps.camera.sources import SourceOptions, launch_string
 from edgeseg.apps.camera.statistics import StreamStatistics
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from rtsp_server import RtspCamera
 
 EVERY = SourceOptions(live=False)
 
@@ -51,8 +51,8 @@ def pipeline(options: argparse.Namespace) -> None:
             count, _ = _decode(options.video, keep=False)
             rounds["decode"].append(count / (time.perf_counter() - began))
             began = time.perf_counter()
-            for frame in frames:
-                segmenter(frame)
+            for _ in segmenter.stream(frames):
+                pass
             rounds["network"].append(len(frames) / (time.perf_counter() - began))
             began = time.perf_counter()
             sink = open_sink("null://draw", SinkOptions(lossless=True))
@@ -140,7 +140,8 @@ def restarts(options: argparse.Namespace) -> None:
             capture.stop()
             capture.join()
         print(
-            f"restarts by {loss}: back after {_list(times)} s; within 1 s: {sum(t <= 1 for t in times)} of {len(times)}; "
+            f"restarts by {loss}: back after {_list(times)} s; "
+            f"within 1 s: {sum(t <= 1 for t in times)} of {len(times)}; "
             f"memory {sizes[-1] - sizes[1]:+.1f} MB after the first two, {sizes[-1] - sizes[0]:+.1f} MB after the first"
         )
 

@@ -24,7 +24,7 @@ from edgeseg.machine import split_threads
 from edgeseg.segmentation import Segmentation, Timing
 from edgeseg.selection import choose_backend
 from edgeseg.submission import Submissions
-from edgeseg.upsample import Upsampling, nearest_class_map, upsampling
+from edgeseg.upsample import Upsampling, frame_logits, nearest_class_map, upsampling
 
 __all__ = ["NamedFrame", "Segmenter", "load"]
 
@@ -210,6 +210,30 @@ class Segmenter:
             return self._segment(engine, image, number, name, decode)
 
         return streaming.ordered(frames, work, min(in_flight or parallel + 1, 16))
+
+    def logits(self, frame: NDArray[Any]) -> NDArray[np.float32]:
+        """The class scores behind a frame's class map, for a refinement or a look at what is close.
+
+        Args:
+            frame: as for a call.
+
+        Returns:
+            (C, H, W) float32 of the frame's size, a new array; its largest channel is the class of a call.
+
+        Raises:
+            ShapeError, EngineError: as for a call.
+            UsageError: for a bundle whose graph ends with class maps.
+        """
+        if self.bundle.manifest.output.kind != "logits":
+            raise UsageError(f"{self.bundle.path} gives class maps, not logits; convert the network without an argmax")
+        engine = self._engine_for("latency")
+        frame = as_frame(frame)
+        (output,) = engine.infer([self._fit(frame)])
+        axes = self._upsampling((frame.shape[0], frame.shape[1]))
+        values = frame_logits(output[0], axes.rows, axes.columns)
+        if not np.isfinite(values).all():
+            raise EngineError("the engine gave logits that are not finite; check the network and its ranges")
+        return values
 
     def make_engine(self, goal: Literal["latency", "throughput"]) -> Engine:
         """Another engine of the same bundle and options, for measuring; the caller closes it."""

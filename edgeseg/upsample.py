@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from edgeseg.errors import ShapeError
 from edgeseg.manifest import Coordinates
 
-__all__ = ["Sampling", "Upsampling", "nearest_class_map", "reference_class_map", "sampling", "upsampling"]
+__all__ = [
+    "Sampling",
+    "Upsampling",
+    "frame_logits",
+    "nearest_class_map",
+    "reference_class_map",
+    "sampling",
+    "upsampling",
+]
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,8 @@ def upsampling(
     return Upsampling(rows, columns, coordinates is not None)
 
 
-def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
-    """The class of every pixel of a frame, by plain NumPy: what every fused kernel must equal.
+def frame_logits(logits: NDArray[np.float32], rows: Sampling, columns: Sampling) -> NDArray[np.float32]:
+    """The logits of every pixel of a frame, whose largest channel is the pixel's class.
 
     Each interpolation is a * (1 - w) + b * w in float32, along the rows' axis first.
 
@@ -115,13 +123,26 @@ def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sa
         rows, columns: samplings of the two axes.
 
     Returns:
-        (H, W) uint8; of equal values the first channel wins.
+        (C, H, W) float32, a new array.
     """
     height, width = rows.weight[None, :, None], columns.weight[None, None, :]
     one = np.float32(1)
     lines = logits[:, rows.lower] * (one - height) + logits[:, rows.upper] * height
-    values = lines[:, :, columns.lower] * (one - width) + lines[:, :, columns.upper] * width
-    classes: NDArray[np.uint8] = values.argmax(axis=0).astype(np.uint8)
+    values: NDArray[np.float32] = lines[:, :, columns.lower] * (one - width) + lines[:, :, columns.upper] * width
+    return values
+
+
+def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
+    """The class of every pixel of a frame, by plain NumPy: what every fused kernel must equal.
+
+    Args:
+        logits: (C, h, w) float32.
+        rows, columns: samplings of the two axes.
+
+    Returns:
+        (H, W) uint8; of equal values the first channel of `frame_logits` wins.
+    """
+    classes: NDArray[np.uint8] = frame_logits(logits, rows, columns).argmax(axis=0).astype(np.uint8)
     return classes
 
 

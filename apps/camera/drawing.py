@@ -87,7 +87,7 @@ def draw(result: CameraResult, drawing: Drawing, frames_per_second: float | None
     colors[~shown] = 0
     picture: NDArray[np.uint8]
     if drawing.style == "mask":
-        picture = cv2.LUT(cv2.merge([class_map] * 3), colors[:, None, :])
+        picture = cv2.applyColorMap(class_map, colors[:, None, :])
     else:
         drawn = shown | (np.arange(256) >= len(labels))
         picture = _blend(image, class_map, colors, drawn, drawing.alpha)
@@ -110,11 +110,12 @@ def _blend(
 ) -> NDArray[np.uint8]:
     """Colours over the frame; classes that are not drawn leave it as it is."""
     cv2 = require("cv2", "draw results")
-    colored = cv2.LUT(cv2.merge([class_map] * 3), colors[:, None, :])
+    colored = cv2.applyColorMap(class_map, colors[:, None, :])
     blended: NDArray[np.uint8] = cv2.addWeighted(np.ascontiguousarray(image), 1 - alpha, colored, alpha, 0)
     if not shown.all():
         hidden = cv2.LUT(class_map, np.where(shown, 0, 255).astype(np.uint8))
-        cv2.copyTo(np.ascontiguousarray(image), hidden, blended)
+        if cv2.countNonZero(hidden):
+            cv2.copyTo(np.ascontiguousarray(image), hidden, blended)
     return blended
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgeseg.apps.camera.statistics import StreamStatistics
 from edgeseg.errors import EdgesegError, OutputError, ShapeError, UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.segmentation import Segmentation
+from edgeseg.segmenter import Segmenter
 
 __all__ = ["Live", "LiveOptions", "Stream"]
 
@@ -84,6 +86,7 @@ class Live:
         platform: Platform | None = None,
     ) -> None:
         self._segment, self._labels = segment, labels
+        self._stream = segment.stream if isinstance(segment, Segmenter) else None
         self._options = options or LiveOptions()
         self._streams = {str(number): stream for number, stream in enumerate(streams)}
         self.statistics = {name: StreamStatistics(name) for name in self._streams}
@@ -160,8 +163,11 @@ class Live:
         try:
             self._start_sinks()
             self._ready.set()
-            while (frame := self._intake.take()) is not None:
-                self._work(frame)
+            if self._options.lossless and self._stream is not None:
+                self._work_ahead(self._stream)
+            else:
+                while (frame := self._intake.take()) is not None:
+                    self._work(frame)
         except BaseException as error:
             self._error = error
         finally:
@@ -172,21 +178,41 @@ class Live:
             self._stop_sinks()
             self._done.set()
 
-    def _work(self, frame: CameraFrame) -> None:
-        statistics, pace = self.statistics[frame.stream], self._pace[frame.stream]
-        if frame.number < self._wanted[frame.stream] or pace.is_late(frame):
-            statistics.skipped()
-            return
+    def _work_ahead(self, stream: Callable[[Iterator[NDArray[Any]]], Iterator[Segmentation]]) -> None:
+        """Where every frame counts and none is late, several are in the network at once."""
+        waiting: deque[CameraFrame] = deque()
+
+        def frames() -> Iterator[NDArray[Any]]:
+            while (frame := self._intake.take()) is not None:
+                if not self._is_skipped(frame):
+                    waiting.append(frame)
+                    yield frame.image
+
+        for segmentation in stream(frames()):
+            self._finish(waiting.popleft(), segmentation)
+
+    def _is_skipped(self, frame: CameraFrame) -> bool:
+        if frame.number < self._wanted[frame.stream] or self._pace[frame.stream].is_late(frame):
+            self.statistics[frame.stream].skipped()
+            return True
         self._wanted[frame.stream] = frame.number + self._options.every
+        return False
+
+    def _work(self, frame: CameraFrame) -> None:
+        if self._is_skipped(frame):
+            return
         try:
             segmentation = self._segment(frame.image)
         except ShapeError as error:
-            statistics.failed()
+            self.statistics[frame.stream].failed()
             _log.warning("stream %s: frame %d: %s", frame.stream, frame.number, error)
             return
+        self._finish(frame, segmentation)
+
+    def _finish(self, frame: CameraFrame, segmentation: Segmentation) -> None:
         result = CameraResult(frame, segmentation, time.monotonic())
-        pace.done(result)
-        statistics.segmented(result)
+        self._pace[frame.stream].done(result)
+        self.statistics[frame.stream].segmented(result)
         self._hand_on(result)
 
     def _hand_on(self, result: CameraResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import logging
 import threading
 import time
@@ -137,6 +138,7 @@ class Pipeline:
 
         def free(pipeline: Any) -> None:
             pipeline.set_state(self._gst.State.NULL)
+            _return_memory()
 
         thread = threading.Thread(target=free, args=(pipeline,), name="edgeseg-stop", daemon=True)
         thread.start()
@@ -231,6 +233,13 @@ class Pipeline:
         running = sample.get_segment().to_running_time(self._gst.Format.TIME, buffer.pts)
         age = (clock.get_time() - self._pipeline.get_base_time() - running) / self._gst.SECOND
         return now - max(float(age), 0.0)
+
+
+def _return_memory() -> None:
+    """Give what a pipeline's many threads have freed back to the system, which glibc keeps by thread."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _parse_error(error: Any, launch: str) -> EdgesegError:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "sensitivity": ("edgeseg.apps.cli.sensitivity", "show which layers INT8 harms, each alone and each spared"),
     "run": ("edgeseg.apps.cli.run", "segment images or a video and write overlays or class maps"),
+    "baseline": ("edgeseg.apps.cli.baseline", "segment images without a network: Otsu's threshold, or a quadtree"),
     "bag": ("edgeseg.apps.cli.bag", "segment the images of a ROS 2 recording and write their masks as one"),
     "camera": ("edgeseg.apps.cli.camera", "segment cameras live: to a screen, a page, recordings, RTSP, or robots"),
     "launch": ("edgeseg.apps.cli.launch", "play a GStreamer pipeline in which the element edgeseg is known"),

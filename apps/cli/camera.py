@@ -186,7 +186,14 @@ def _streams(options: argparse.Namespace, sinks: list[str], segmenter: Any, loss
     several = len(options.source) > 1
     streams = []
     for number, address in enumerate(options.source):
-        shared = SinkOptions(Painter(drawing), lossless, options.force, options.input_rate or 25.0, options.bitrate)
+        shared = SinkOptions(
+            Painter(drawing),
+            lossless=lossless,
+            force=options.force,
+            rate=options.input_rate or 25.0,
+            bitrate=options.bitrate,
+            several=several,
+        )
         places = [open_sink(_own(sink, number, several), shared) for sink in sinks]
         streams.append(Stream(Source(address, chosen), tuple(places)))
     return streams

@@ -21,6 +21,7 @@ from edgeseg.apps.cli.options import (
     stated_color,
 )
 from edgeseg.apps.cli.progress import progress_for
+from edgeseg.apps.cli.refining import add_refine_arguments, asked_refinement
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, spread, table
 from edgeseg.backends import get_backend
 from edgeseg.errors import UsageError
@@ -29,6 +30,8 @@ from edgeseg.zoo import network_file
 if TYPE_CHECKING:
     from edgeseg.calibration.scoring import Predictor, Score
     from edgeseg.labels import LabelSet
+    from edgeseg.refine import Refinement
+    from edgeseg.segmenter import Segmenter
 
 __all__ = ["add_arguments", "run"]
 
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_skip_broken_argument(data)
     add_map_argument(data)
     add_backend_arguments(parser)
+    add_refine_arguments(parser)
     classes = parser.add_argument_group("a float network, with --onnx")
     add_classes_argument(classes)
     classes.add_argument("--output-name", metavar="TENSOR", help="the logits, where the network has several outputs")
@@ -94,9 +98,11 @@ class _Network:
     backend: str
     classes: LabelSet
     predict: Predictor
+    refine: str | None = None
 
 
 def _check(options: argparse.Namespace) -> None:
+    asked_refinement(options)
     if (options.bundle is None) == (options.onnx is None):
         raise UsageError("evaluate takes one network: either a BUNDLE or --onnx MODEL.onnx")
     only_float = ("classes", "mean", "std", "preset", "size", "output_name", "color")
@@ -106,6 +112,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.bundle is not None and given:
         raise UsageError(f"a bundle knows its classes and pre-processing: {', '.join(given)} only go with --onnx")
     if options.onnx is not None:
+        if options.refine is not None:
+            raise UsageError("--refine only goes with a bundle; convert the network first, or leave it out with --onnx")
         preprocessing(options)
         if options.backend != "auto":
             get_backend(options.backend)
@@ -119,8 +127,10 @@ def _network(options: argparse.Namespace) -> Iterator[_Network]:
         import edgeseg
 
         with edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter:
-            name = str(options.bundle)
-            yield _Network(name, segmenter.backend_name, segmenter.labels, lambda image: segmenter(image).class_map)
+            name, refine = str(options.bundle), asked_refinement(options)
+            yield _Network(
+                name, segmenter.backend_name, segmenter.labels, _predictor(segmenter, refine), options.refine
+            )
         return
     from edgeseg.converters.network import PROOF_BACKEND, as_given, network_on_cpu
     from edgeseg.converters.options import ConvertOptions
@@ -144,10 +154,19 @@ def _network(options: argparse.Namespace) -> Iterator[_Network]:
         yield _Network(str(options.onnx), PROOF_BACKEND if as_bundle else "onnxruntime", prepared.labels, predict)
 
 
+def _predictor(segmenter: Segmenter, refine: Refinement | None) -> Predictor:
+    if refine is None:
+        return lambda image: segmenter(image).class_map
+    from edgeseg.refine import segment_refined
+
+    return lambda image: segment_refined(segmenter, refine, image).class_map
+
+
 def _summary(score: Score, network: _Network, seconds: float) -> dict[str, Any]:
     return {
         "network": network.name,
         "backend": network.backend,
+        "refine": network.refine,
         "miou": score.miou,
         "miou_interval": score.miou_interval,
         "iou": score.iou,
@@ -165,7 +184,8 @@ def _text(score: Score, network: _Network, seconds: float) -> str:
         shown = "-" if value is None else f"{value:.2f}"
         rows.append((name, shown, f"{int(score.confusion[index].sum()):,}"))
     rows.append(("mean", f"{score.miou:.2f}", f"{int(score.confusion.sum()):,}"))
+    how = network.backend if network.refine is None else f"{network.backend}, {network.refine}"
     return (
         f"{table(rows, right=(1, 2))}\n\nmean IoU {score.miou:.2f}{spread(score.miou_interval)}\n"
-        f"pixel accuracy {score.pixel_accuracy:.2f} % on {score.frames} frames, {network.backend}, {seconds:.1f} s"
+        f"pixel accuracy {score.pixel_accuracy:.2f} % on {score.frames} frames, {how}, {seconds:.1f} s"
     )

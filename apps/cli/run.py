@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, positive_count
 from edgeseg.apps.cli.progress import progress_for
+from edgeseg.apps.cli.refining import add_refine_arguments, asked_refinement
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
 from edgeseg.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgeseg.calibration.frames import Frame, FrameSource
+    from edgeseg.refine import Refinement
     from edgeseg.segmentation import Segmentation
 
 __all__ = ["add_arguments", "run"]
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fps", type=_rate, metavar="F", help="rate of the video written; default: the source's, or 25"
     )
     add_skip_broken_argument(parser)
+    add_refine_arguments(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder or over a file that exists")
     add_backend_arguments(parser)
     add_json_argument(parser)
@@ -62,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Segment the source and print what was written."""
     plan = _plan(options)
+    refine = asked_refinement(options)
     import edgeseg
     from edgeseg.apps.writers import check_output
     from edgeseg.calibration.frames import frames_from
@@ -72,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         for place in plan.places:
             check_output(place, force=options.force)
         with edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter:
-            done = _segment(segmenter, source, plan, options)
+            done = _segment(segmenter, source, plan, options, refine)
             done["backend"] = segmenter.backend_name
     if options.json:
         print_json(done)
@@ -120,10 +124,13 @@ def _plan(options: argparse.Namespace) -> _Plan:
     )
 
 
-def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse.Namespace) -> dict[str, Any]:
+def _segment(
+    segmenter: Any, source: FrameSource, plan: _Plan, options: argparse.Namespace, refine: Refinement | None
+) -> dict[str, Any]:
     if plan.single and len(source) != 1:
         raise UsageError(f"-o {options.output} is one file, but the source has {len(source)} frames; give a folder")
     from edgeseg.apps.writers import file_stems
+    from edgeseg.refine import stream_refined
 
     stems = dict(zip(source.names, file_stems(source.names), strict=True))
     _keep_sources(source, plan, stems.values())
@@ -134,7 +141,8 @@ def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse
     with contextlib.ExitStack() as stack:
         sinks = list(_sinks(plan, options, rate, stack))
         step = stack.enter_context(progress_for(options.quiet).step("segment", len(source)))
-        for result in segmenter.stream(_remember(source, waiting)):
+        frames = _remember(source, waiting)
+        for result in segmenter.stream(frames) if refine is None else stream_refined(segmenter, refine, frames):
             frame = waiting.popleft()
             for sink in sinks:
                 sink(frame, result, stems[frame.name])
@@ -147,6 +155,7 @@ def _segment(segmenter: Any, source: FrameSource, plan: _Plan, options: argparse
         "skipped": source.skipped,
         "seconds": round(seconds, 3),
         "fps": count / seconds if seconds else None,
+        "refine": options.refine,
         "infer_ms": infer / count if count else None,
     }
 

@@ -26,9 +26,18 @@ NETWORKS: dict[str, str] = {
     "bisenetv1": "edgeseg.models.bisenetv1:BiSeNetV1",
     "bisenetv2": "edgeseg.models.bisenetv2:BiSeNetV2",
     "dabnet": "edgeseg.models.dabnet:DABNet",
+    "deeplabv1": "edgeseg.models.deeplabv1:DeepLabv1",
+    "deeplabv3": "edgeseg.models.deeplabv3:DeepLabv3",
+    "deeplabv3plus": "edgeseg.models.deeplabv3plus:DeepLabv3Plus",
     "espnet": "edgeseg.models.espnet:ESPNet",
     "espnetv2": "edgeseg.models.espnetv2:ESPNetv2",
     "fastscnn": "edgeseg.models.fastscnn:FastSCNN",
+    "fcdensenet": "edgeseg.models.fcdensenet:FCDenseNet",
+    "fcn": "edgeseg.models.fcn:FCN",
+    "pspnet": "edgeseg.models.pspnet:PSPNet",
+    "refinenet": "edgeseg.models.refinenet:RefineNet",
+    "segnet": "edgeseg.models.segnet:SegNet",
+    "unet": "edgeseg.models.unet:UNet",
 }
 """Where each network's class is, by name; its module is imported when it is asked for."""
 

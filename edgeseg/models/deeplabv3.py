@@ -82,7 +82,9 @@ def _cascade(channels: int, rate: int, grid: tuple[int, int, int]) -> nn.Sequent
     """Blocks 5, 6 and 7 (section 3.2): copies of block 4, whose rate is given, at 2, 4 and 8 times that rate."""
     return nn.Sequential(
         *(
-            residual_stage(channels, channels // 4, 1, (rate * times * grid[0], rate * times * grid[1], rate * times * grid[2]))
+            residual_stage(
+                channels, channels // 4, 1, (rate * times * grid[0], rate * times * grid[1], rate * times * grid[2])
+            )
             for times in (2, 4, 8)
         )
     )

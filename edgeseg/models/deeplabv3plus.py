@@ -118,9 +118,7 @@ class Decoder(nn.Module):
         separable: build the separable form.
     """
 
-    def __init__(
-        self, channels: int, low_level: int, reduced: int, *, align_corners: bool, separable: bool
-    ) -> None:
+    def __init__(self, channels: int, low_level: int, reduced: int, *, align_corners: bool, separable: bool) -> None:
         super().__init__()
         self.align_corners = align_corners
         self.reduce = ConvBatchNorm(low_level, reduced, 1)

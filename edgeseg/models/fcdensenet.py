@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeseg.errors import UsageError
 from edgeseg.models.blocks import ConvBatchNorm
 from edgeseg.models.network import SegmentationNetwork, initialise
-from edgeseg.models.vgg import scaled
+from edgeseg.models.width import check_choice, check_width, scaled
 
 __all__ = ["DEPTHS", "FCDenseNet"]
 
@@ -69,8 +68,8 @@ class FCDenseNet(SegmentationNetwork):
     feature_stride = 1
 
     def __init__(self, classes: int, deploy: bool = False, *, depth: int = 103, width: float = 1.0) -> None:
-        if depth not in DEPTHS:
-            raise UsageError(f"depth of fcdensenet must be one of {', '.join(map(str, DEPTHS))}, but is {depth}")
+        check_choice("fcdensenet", "depth", depth, tuple(DEPTHS))
+        check_width("fcdensenet", width)
         super().__init__(classes)
         plan = DEPTHS[depth]
         growth = scaled(plan.growth, width)

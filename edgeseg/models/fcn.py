@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from edgeseg.errors import UsageError
 from edgeseg.models.network import SegmentationNetwork, initialise
-from edgeseg.models.vgg import VGG16, copy_vgg16, scaled
+from edgeseg.models.vgg import VGG16, copy_vgg16
+from edgeseg.models.width import check_choice, check_width, scaled
 
 __all__ = ["FCN", "bilinear_kernel"]
 
@@ -56,8 +56,8 @@ class FCN(SegmentationNetwork):
     feature_stride = 1
 
     def __init__(self, classes: int, deploy: bool = False, *, stride: int = 8, width: float = 1.0) -> None:
-        if stride not in _CROPS:
-            raise UsageError(f"stride of fcn must be one of {', '.join(map(str, sorted(_CROPS)))}, but is {stride}")
+        check_choice("fcn", "stride", stride, tuple(sorted(_CROPS)))
+        check_width("fcn", width)
         super().__init__(classes)
         self.feature_channels = classes
         self.stride = stride

@@ -40,9 +40,7 @@ class PSPNet(SegmentationNetwork):
 
     feature_stride = 8
 
-    def __init__(
-        self, classes: int, deploy: bool = False, *, backbone: str = "resnet50", width: float = 1.0
-    ) -> None:
+    def __init__(self, classes: int, deploy: bool = False, *, backbone: str = "resnet50", width: float = 1.0) -> None:
         check_choice("pspnet", "backbone", backbone, tuple(DEPTHS))
         check_width("pspnet", width)
         super().__init__(classes)

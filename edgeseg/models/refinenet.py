@@ -39,9 +39,7 @@ class RefineNet(SegmentationNetwork):
 
     feature_stride = 4
 
-    def __init__(
-        self, classes: int, deploy: bool = False, *, backbone: str = "resnet101", width: float = 1.0
-    ) -> None:
+    def __init__(self, classes: int, deploy: bool = False, *, backbone: str = "resnet101", width: float = 1.0) -> None:
         check_choice("refinenet", "backbone", backbone, tuple(DEPTHS))
         check_width("refinenet", width)
         super().__init__(classes)

@@ -31,6 +31,9 @@ _STEPS: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] =
 class DilatedResNet(nn.Module):
     """The stem and the four stages of a ResNet; a stage whose stride is dropped is dilated instead.
 
+    All bottlenecks of such a stage are dilated, the first one too, as in the codes of PSPNet and of DeepLab that the
+    cards name; torchvision leaves the first one at the dilation of the stage before.
+
     Args:
         name: a key of `DEPTHS`.
         output_stride: of the last stage: 8, 16 or 32.
@@ -111,9 +114,7 @@ def residual_stage(channels_in: int, narrow: int, stride: int, rates: tuple[int,
 
 def _stem(width: float) -> nn.Sequential:
     return nn.Sequential(
-        OrderedDict(
-            conv=ConvBatchNorm(3, scaled(64, width), 7, stride=2), pool=nn.MaxPool2d(3, stride=2, padding=1)
-        )
+        OrderedDict(conv=ConvBatchNorm(3, scaled(64, width), 7, stride=2), pool=nn.MaxPool2d(3, stride=2, padding=1))
     )
 
 

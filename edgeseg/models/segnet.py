@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from edgeseg.models.network import SegmentationNetwork, initialise
 from edgeseg.models.unpooling import Largest, largest_of_windows, max_unpool
-from edgeseg.models.vgg import STAGES, copy_vgg16, halve, scaled
+from edgeseg.models.vgg import STAGES, copy_vgg16, halve
+from edgeseg.models.width import check_width, scaled
 
 __all__ = ["SegNet"]
 
@@ -34,6 +36,7 @@ class SegNet(SegmentationNetwork):
 
     def __init__(self, classes: int, deploy: bool = False, *, width: float = 1.0) -> None:
         del deploy
+        check_width("segnet", width)
         super().__init__(classes)
         wide = [(scaled(channels, width), count) for channels, count in STAGES]
         self.feature_channels = wide[0][0]
@@ -87,5 +90,5 @@ def _stage(channels: Sequence[int]) -> list[nn.Module]:
                 conv=nn.Conv2d(before, after, 3, padding=1), norm=nn.BatchNorm2d(after), act=nn.ReLU(inplace=True)
             )
         )
-        for before, after in zip(channels, channels[1:], strict=False)
+        for before, after in pairwise(channels)
     ]

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeseg.errors import UsageError
 from edgeseg.models.blocks import ConvBatchNorm
 from edgeseg.models.network import SegmentationNetwork, initialise, resize
-from edgeseg.models.vgg import scaled
+from edgeseg.models.width import check_choice, check_width, scaled
 
 __all__ = ["UNet"]
 
@@ -54,8 +53,8 @@ class UNet(SegmentationNetwork):
         batch_norm: bool = True,
         width: float = 1.0,
     ) -> None:
-        if upsampling not in _UPSAMPLINGS:
-            raise UsageError(f"upsampling of unet must be one of {', '.join(_UPSAMPLINGS)}, but is {upsampling!r}")
+        check_choice("unet", "upsampling", upsampling, _UPSAMPLINGS)
+        check_width("unet", width)
         super().__init__(classes)
         self.align_corners = not deploy
         bilinear = upsampling == "bilinear"
@@ -115,10 +114,7 @@ class Expansion(nn.Module):
     def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
         """(N, channels_in, h, w) and (N, skip, H, W) to (N, channels, H, W)."""
         height, width = int(maps.shape[2]), int(maps.shape[3])
-        if self.grow is None:
-            grown = resize(maps, 2 * height, 2 * width, self.align_corners)
-        else:
-            grown = self.grow(maps)
+        grown = resize(maps, 2 * height, 2 * width, self.align_corners) if self.grow is None else self.grow(maps)
         # Pooling dropped the last row or column of an odd side.
         missing = int(skip.shape[2]) - 2 * height, int(skip.shape[3]) - 2 * width
         if any(missing):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeseg.errors import InputError, UsageError
+from edgeseg.errors import InputError
+from edgeseg.models.width import scaled
 
-__all__ = ["STAGES", "VGG16", "copy_vgg16", "halve", "scaled"]
+__all__ = ["STAGES", "VGG16", "copy_vgg16", "halve"]
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """(channels, convolutions) of each stage; a max-pooling follows each."""
@@ -67,24 +68,7 @@ def halve(maps: Tensor) -> Tensor:
     return functional.max_pool2d(maps, 2, ceil_mode=odd)
 
 
-def scaled(channels: int, width: float) -> int:
-    """A share of published channels, at least one.
-
-    Args:
-        channels: as published.
-        width: the share, above 0 and at most 4.
-
-    Raises:
-        UsageError: for another width.
-    """
-    if not 0 < width <= 4:
-        raise UsageError(f"width must be above 0 and at most 4 (1 is the published network), but is {width}")
-    return max(1, round(channels * width))
-
-
-def copy_vgg16(
-    convolutions: list[nn.Conv2d], fully_connected: list[nn.Conv2d], state: Mapping[str, Tensor]
-) -> None:
+def copy_vgg16(convolutions: list[nn.Conv2d], fully_connected: list[nn.Conv2d], state: Mapping[str, Tensor]) -> None:
     """Copy ImageNet's weights of VGG-16 into convolutions; a fully connected layer becomes the convolution it is.
 
     Args:

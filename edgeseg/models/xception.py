@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeseg.models.blocks import ConvBatchNorm
 from edgeseg.models.width import scaled
 
-__all__ = ["AlignedXception65"]
+__all__ = ["AlignedXception65", "XceptionBlock"]
 
 _MIDDLE = 16
 """Blocks of the middle flow."""
@@ -42,9 +42,7 @@ class AlignedXception65(nn.Module):
         self.entry1 = XceptionBlock((c64, c128, c128, c128), stride=2, activate_first=False)
         self.entry2 = XceptionBlock((c128, c256, c256, c256), stride=2)
         self.entry3 = XceptionBlock((c256, c728, c728, c728), stride=output_stride // 8)
-        self.middle = nn.Sequential(
-            *(XceptionBlock((c728, c728, c728, c728), dilation=rate) for _ in range(_MIDDLE))
-        )
+        self.middle = nn.Sequential(*(XceptionBlock((c728, c728, c728, c728), dilation=rate) for _ in range(_MIDDLE)))
         self.exit = XceptionBlock((c728, c728, c1024, c1024), dilation=rate)
         self.act = nn.ReLU()
         self.last = nn.Sequential(

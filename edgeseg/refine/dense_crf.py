@@ -35,7 +35,7 @@ class DenseCRF:
         smoothness_deviation: g (theta_gamma), in pixels.
         iterations: of mean field.
         normalization: of each kernel matrix K with row sums D: "symmetric" D**-1/2 K D**-1/2, as the authors' code;
-            "pixel" D**-1 K, as CRF-as-RNN; "none".
+            "pixel" D**-1 K, as CRF-as-RNN; "none", for exact filtering: the lattice's scale is not the kernel's.
         filtering: "lattice", or "exact" over all pairs of pixels of small frames (`gaussian.EXACT_PIXELS`).
     """
 
@@ -76,12 +76,14 @@ class DenseCRF:
         """
         check_sizes(logits, frame)
         unary = log_softmax(as_rows(logits))
-        messages = [self._message(*kernel) for kernel in self._kernels(frame)] if self.iterations else []
+        kernels = self._kernels(frame) if self.iterations else []
         belief = softmax(unary.copy())
         for _ in range(self.iterations):
             total = unary.copy()
-            for message in messages:
-                total += message(belief)
+            for weight, kernel in kernels:
+                message = kernel(belief)
+                message *= np.float32(weight)
+                total += message
             belief = softmax(total)
         return as_planes(belief, frame.shape[:2])
 
@@ -95,16 +97,10 @@ class DenseCRF:
         if self.smoothness_weight:
             smooth = Separable(frame.shape[0], frame.shape[1], self.smoothness_deviation)
             kernels.append((self.smoothness_weight, smooth))
-        return [(weight, _Normalized(kernel, frame.shape[0] * frame.shape[1], self.normalization)) for weight, kernel in kernels]
-
-    @staticmethod
-    def _message(weight: float, kernel: Filter) -> Filter:
-        def message(belief: NDArray[np.float32]) -> NDArray[np.float32]:
-            result = kernel(belief)
-            result *= np.float32(weight)
-            return result
-
-        return message
+        return [
+            (weight, _Normalized(kernel, frame.shape[0] * frame.shape[1], self.normalization))
+            for weight, kernel in kernels
+        ]
 
 
 class _Normalized:

@@ -3,7 +3,8 @@
 Adams, Baek, Davis, *Fast High-Dimensional Filtering Using the Permutohedral Lattice*, Eurographics 2010; constants as
 in the code of Kraehenbuehl and Koltun. Each point is spread over the d + 1 corners of the lattice's simplex around it,
 the corners are blurred along the d + 1 axes, and each point reads its corners back. The result approximates
-sum_j exp(-|f_i - f_j|**2 / 2) v_j: only corners that some point touches exist, so nothing is blurred across empty space.
+sum_j exp(-|f_i - f_j|**2 / 2) v_j up to a factor of about a half, which a normalization takes out. Only corners that
+some point touches exist, so nothing is blurred across empty space.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ class PermutohedralLattice:
     Args:
         features: (N, d) float32, each in units of the kernel's standard deviation.
 
+    Attributes:
+        corners: (N, d + 1) int32, by point its corners' numbers, from 1; 0 stands for a corner that does not exist.
+        weights: (N, d + 1) float32, by point its shares of them, whose sum is 1.
+        neighbours: (d + 1, corners, 2) int32, by axis and corner the two next to it; 0 for none.
+        vertices: number of corners.
+
     Raises:
         ShapeError: for another shape, type, values that are not finite, or too many points.
     """
 
     def __init__(self, features: NDArray[np.float32]) -> None:
         if features.ndim != 2 or features.dtype != np.float32 or not features.size:
-            raise ShapeError(f"features must be (points, dimensions) float32, but are {features.shape} {features.dtype}")
+            raise ShapeError(
+                f"features must be (points, dimensions) float32, but are {features.shape} {features.dtype}"
+            )
         points, dimensions = features.shape
         if points * (dimensions + 1) > _MAXIMUM:
             raise ShapeError(f"{points} points are too many for one lattice; filter a smaller frame")
@@ -40,13 +49,13 @@ class PermutohedralLattice:
             raise ShapeError("features must be finite and below a million; check the kernel's widths")
         slots = np.full(1 << int(2 * points * (dimensions + 1) - 1).bit_length(), -1, np.int32)
         keys = np.empty((points * (dimensions + 1), dimensions), np.int32)
-        self._corners = np.empty((points, dimensions + 1), np.int32)
-        self._weights = np.empty((points, dimensions + 1), np.float32)
+        self.corners = np.empty((points, dimensions + 1), np.int32)
+        self.weights = np.empty((points, dimensions + 1), np.float32)
         scale = np.sqrt(2 / 3) * (dimensions + 1) / np.sqrt(np.arange(1, dimensions + 1) * np.arange(2, dimensions + 2))
         features = np.ascontiguousarray(features)
-        self.vertices = int(kernel(_place)(features, scale, slots, keys, self._corners, self._weights))
-        self._neighbours = np.empty((dimensions + 1, self.vertices, 2), np.int32)
-        kernel(_connect)(slots, keys[: self.vertices], self._neighbours)
+        self.vertices = int(kernel(_place)(features, scale, slots, keys, self.corners, self.weights))
+        self.neighbours = np.empty((dimensions + 1, self.vertices, 2), np.int32)
+        kernel(_connect)(slots, keys[: self.vertices], self.neighbours)
 
     def filter(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Filter values of the points.
@@ -60,14 +69,14 @@ class PermutohedralLattice:
         Raises:
             ShapeError: for another number of points or type.
         """
-        if values.ndim != 2 or len(values) != len(self._corners) or values.dtype != np.float32:
+        if values.ndim != 2 or len(values) != len(self.corners) or values.dtype != np.float32:
             raise ShapeError(
-                f"values must be ({len(self._corners)}, channels) float32, but are {values.shape} {values.dtype}"
+                f"values must be ({len(self.corners)}, channels) float32, but are {values.shape} {values.dtype}"
             )
         result = np.empty(values.shape, np.float32)
         # Row 0 stands for every corner that does not exist: it stays zero.
         grid = np.zeros((2, self.vertices + 1, values.shape[1]), np.float32)
-        arguments = (self._corners, self._weights, self._neighbours)
+        arguments = (self.corners, self.weights, self.neighbours)
         kernel(_filter)(np.ascontiguousarray(values), *arguments, grid[0], grid[1], result)
         return result
 

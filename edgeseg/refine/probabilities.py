@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ShapeError
+from edgeseg.refine.kernels import kernel
 
 __all__ = ["as_planes", "as_rows", "check_sizes", "log_softmax", "softmax"]
 
@@ -42,10 +43,8 @@ def as_planes(rows: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.fl
 
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, C) scores to probabilities by row, in place."""
-    scores -= scores.max(axis=1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=1, keepdims=True)
+    """(N, C) contiguous scores to probabilities by row, in place."""
+    kernel(_softmax)(scores)
     return scores
 
 
@@ -54,3 +53,16 @@ def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted: NDArray[np.float32] = scores - scores.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted
+
+
+def _softmax(scores):  # type: ignore[no-untyped-def]
+    """In one pass over the pixels: NumPy takes six over arrays that no cache holds."""
+    for n in range(scores.shape[0]):
+        top, total = scores[n, 0], np.float32(0)
+        for c in range(1, scores.shape[1]):
+            top = max(top, scores[n, c])
+        for c in range(scores.shape[1]):
+            scores[n, c] = np.exp(scores[n, c] - top)
+            total += scores[n, c]
+        for c in range(scores.shape[1]):
+            scores[n, c] /= total

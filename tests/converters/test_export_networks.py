@@ -15,7 +15,7 @@ import pytest
 import torch
 from support.frames import frame_folder
 from support.graphs import random_frame
-from support.networks import tiny_network
+from support.networks import calm_residuals, tiny_network
 from torch import nn
 
 import edgeseg
@@ -62,6 +62,7 @@ class Case:
             network = create(self.name, classes=CLASSES, deploy=True, **self.options)
         if self.super_resolved:
             network = SuperResolvedNetwork(network)
+        calm_residuals(network)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
@@ -79,16 +80,30 @@ CASES = [
     Case("bisenetv1", {"backbone": "xception39"}),
     Case("bisenetv2"),
     Case("dabnet"),
+    Case("deeplabv1", {"variant": "largefov", "width": 0.125}),
+    Case("deeplabv1", {"variant": "msc", "width": 0.125}),
+    Case("deeplabv3", {"backbone": "resnet50", "head": "aspp", "width": 0.125}),
+    Case("deeplabv3", {"backbone": "resnet50", "head": "cascade", "width": 0.125}),
+    Case("deeplabv3plus", {"backbone": "resnet50", "head": "dense", "width": 0.125}),
+    Case("deeplabv3plus", {"backbone": "resnet50", "head": "separable", "width": 0.125}),
+    Case("deeplabv3plus", {"backbone": "xception65", "head": "dense", "width": 0.125}),
     Case("espnet", {"q": 3}),
     Case("espnetv2", {"width": 0.5}),
     Case("espnetv2", {"width": 0.5}, super_resolved=True),
     Case("fastscnn"),
+    Case("fcdensenet", {"depth": 56, "width": 0.5}),
+    Case("fcn", {"stride": 8, "width": 0.125}),
+    Case("pspnet", {"backbone": "resnet50", "width": 0.125}),
+    Case("refinenet", {"backbone": "resnet50", "width": 0.125}),
+    Case("segnet", {"width": 0.125}),
+    Case("unet", {"upsampling": "transposed", "width": 0.125}),
+    Case("unet", {"upsampling": "bilinear", "width": 0.125}),
 ]
 
 
 def parameters() -> list[Any]:
     """The cases; a network of some hundred nodes takes torch's exporter and the converter half a minute."""
-    slow = ("espnetv2",)
+    slow = ("deeplabv3", "deeplabv3plus", "espnetv2", "fcdensenet", "refinenet")
     return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.name in slow else []) for case in CASES]
 
 

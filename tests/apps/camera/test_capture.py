@@ -95,6 +95,16 @@ class TestVideo:
         assert len(received.all()) == 221
         assert received.frames[0].image.shape == (54, 96, 3)
 
+    def test_a_damaged_file_gives_what_can_be_read(self, clip: Path, tmp_path: Path) -> None:
+        content = bytearray(clip.read_bytes())
+        start = content.find(b"mdat") + 200
+        for place in range(start, start + 300, 30):
+            content[place] ^= 0xFF
+        (tmp_path / "damaged.mp4").write_bytes(content)
+        received = Received(Source(str(tmp_path / "damaged.mp4"), EVERY))
+        assert len(received.all()) >= 15
+        assert received.capture.error is None
+
     def test_a_file_that_is_no_video(self, tmp_path: Path) -> None:
         path = tmp_path / "text.mp4"
         path.write_text("no video at all " * 100)

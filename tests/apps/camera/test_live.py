@@ -87,6 +87,24 @@ class TestEveryFrame:
         assert (counts["captured"], counts["segmented"]) == (30, 30)
         assert counts["latency_ms"]["total"]["p99"] > 0
 
+    @pytest.mark.usefixtures("cache")
+    def test_with_a_real_segmenter_several_are_in_the_network_at_once(self, clip: Path, tmp_path: Path) -> None:
+        from support.bundles import quantized_bundle
+
+        import edgeseg
+
+        sink = Kept()
+        with edgeseg.load(quantized_bundle(tmp_path / "toy.edgeseg").path) as segmenter:
+            options = LiveOptions(queue=2, lossless=True, every=2)
+            live = Live(segmenter, segmenter.labels, [Stream(Source(str(clip), EVERY), (sink,))] * 2, options)
+            live.run()
+            for name in "01":
+                numbers = [result.frame.number for result in sink.results if result.frame.stream == name]
+                assert numbers == list(range(0, 30, 2))
+                assert consistent(live, name)["skipped"] == 15
+            for result in sink.results[::7]:
+                np.testing.assert_array_equal(result.segmentation.class_map, segmenter(result.frame.image).class_map)
+
     def test_each_third(self, clip: Path, segment: Segment) -> None:
         sink = Kept()
         options = LiveOptions(queue=2, lossless=True, every=3)

@@ -21,7 +21,7 @@ def test_options_reach_the_network() -> None:
     ("name", "options", "said"),
     [
         ("espnet2", {}, "unknown network 'espnet2'; did you mean espnetv2? known: bisenetv1, bisenetv2, dabnet, "),
-        ("unet", {}, "unknown network 'unet'; "),
+        ("maskrcnn", {}, "unknown network 'maskrcnn'; "),
         ("espnet", {"classes": 0}, "classes must be at least 1, but is 0"),
         ("espnet", {"width": 2.0}, "espnet has no option width; it has q"),
         ("espnetv2", {"q": 3}, "espnetv2 has no option q; it has width"),

@@ -103,7 +103,20 @@ class TestForward:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_every_network(self, name: str, deploy: bool, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        options = {"espnet": {"q": 3}, "espnetv2": {"width": 0.5}, "bisenetv1": {"backbone": "xception39"}}
+        options: dict[str, dict[str, Any]] = {
+            "espnet": {"q": 3},
+            "espnetv2": {"width": 0.5},
+            "bisenetv1": {"backbone": "xception39"},
+            "deeplabv1": {"variant": "msc", "width": 0.125},
+            "deeplabv3": {"backbone": "resnet50", "width": 0.125},
+            "deeplabv3plus": {"backbone": "resnet50", "width": 0.125},
+            "fcdensenet": {"depth": 56, "width": 0.5},
+            "fcn": {"width": 0.125},
+            "segnet": {"width": 0.125},
+            "unet": {"width": 0.125},
+            "pspnet": {"width": 0.125},
+            "refinenet": {"backbone": "resnet50", "width": 0.125},
+        }
         network = create(name, classes=5, deploy=deploy, **options.get(name, {})).eval()
         export(network, (64, 128), tmp_path / "net.onnx", NetworkMetadata())
         frames = some_frames(64, 128)
