@@ -36,7 +36,7 @@ def refinements() -> dict[str, Refinement | None]:
     """What is measured, by name; None for the network alone."""
     dense = {f"densecrf, {name}": preset for name, preset in PRESETS.items()}
     grid = {f"gridcrf, weight {weight:g}": GridCRF(weight=weight) for weight in (1.0, 2.0, 4.0)}
-    return {"network alone": None, **dense, **grid, "gridcrf, weight 2, ICM": GridCRF(method="icm")}
+    return {"network alone": None, **dense, **grid, "gridcrf, weight 2, ICM": GridCRF(weight=2.0, method="icm")}
 
 
 def brute_force_ms(frame: np.ndarray, channels: int) -> float:

@@ -115,6 +115,7 @@ GSTREAMER_PACKAGES=(
     python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0
     gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-python3-plugin-loader
+    libpython3-dev
 )
 
 gstreamer_works() {
@@ -127,15 +128,17 @@ Gst.init(None); Gst.MapInfo.__enter__' 2>/dev/null
 prepare_gstreamer() {
     local tried=$VENV/edgeseg-gstreamer.tried system mine packages
     gstreamer_works && return
-    [[ ! -f $tried ]] || { say "GStreamer is not here: the camera's tests will be skipped"; return 0; }
-    touch "$tried"
     system=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
     mine=$("$VENV/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if [[ $system == "$mine" ]] && apt_install "${GSTREAMER_PACKAGES[@]}"; then
-        packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-        ln -sfn /usr/lib/python3/dist-packages/gi "$packages/gi"
+    packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    if [[ $system == "$mine" ]]; then
+        # A link to what apt brings later does no harm, and a second run finds it.
+        [[ -e $packages/gi ]] || ln -sfn /usr/lib/python3/dist-packages/gi "$packages/gi"
+        gstreamer_works && return
+        [[ -f $tried ]] || apt_install "${GSTREAMER_PACKAGES[@]}" || true
         gstreamer_works && return
     fi
+    touch "$tried"
     say "GStreamer cannot be used from Python $mine here (the system's is ${system:-absent}): the camera's tests will be skipped"
 }
 

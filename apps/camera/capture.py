@@ -176,6 +176,7 @@ class Capture:
         options = self.source.options
         loop = options.loop if source_kind(self.source.address) == "video" and not options.live else 0
         pipeline = Pipeline(self._launch, live=options.live, loop=loop)
+        feed: Feed | None = None
         try:
             feed = self._feed(pipeline)
             for event in pipeline.frames(self._stop, self._limit()):
@@ -188,6 +189,8 @@ class Capture:
                 self._take(event, pipeline)
         finally:
             pipeline.stop()
+            if feed is not None:
+                feed.stop()
         return Ending("stopped")
 
     def _limit(self) -> float:

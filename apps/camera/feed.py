@@ -61,12 +61,21 @@ class Feed:
     ) -> None:
         self._source, self._frames, self._rate, self._loop = source, frames, rate or 0.0, loop
         self._live = live
+        self._stop = threading.Event()
         self.error: Exception | None = None
         if live:
             source.set_property("is-live", True)
             source.set_property("do-timestamp", True)
         self._thread = threading.Thread(target=self._run, name="edgeseg-feed", daemon=True)
         self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """Wait until the frame that is being made is done; after the pipeline, which a full appsrc waits for.
+
+        A thread that is still inside OpenCV when the interpreter ends aborts the process.
+        """
+        self._stop.set()
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         gst = gstreamer().Gst
@@ -76,7 +85,9 @@ class Feed:
                 if self._live and self._rate:
                     # One that comes late is a camera's that came late: those behind it do not catch up.
                     due = max(due + 1 / self._rate, time.monotonic())
-                    time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+                    self._stop.wait(due - time.monotonic())
+                if self._stop.is_set():
+                    return
                 if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                     raise ShapeError(
                         f"frames of a source must be (H, W, 3) uint8 RGB, but got {image.shape} {image.dtype}"

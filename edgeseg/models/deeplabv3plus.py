@@ -64,6 +64,7 @@ class DeepLabv3Plus(SegmentationNetwork):
         self.feature_channels = scaled(256, width)
         separable = head == "separable"
         self.backbone: nn.Module
+        channels: tuple[int, ...]
         if backbone == "xception65":
             xception = AlignedXception65(output_stride=output_stride, width=width)
             # The codes differ: the dense one reads entry block 1, the separable one block 2 before its stride.

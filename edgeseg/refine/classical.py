@@ -50,8 +50,8 @@ class Quadtree:
     """
 
     deviation: float = 12.0
-    difference: float = 10.0
-    smallest: int = 4
+    difference: float = 20.0
+    smallest: int = 8
 
     def __post_init__(self) -> None:
         for name in ("deviation", "difference"):

@@ -35,7 +35,7 @@ class GridCRF:
         method: "meanfield" gives marginals; "icm" a labelling, whose probabilities are 0 and 1.
     """
 
-    weight: float = 2.0
+    weight: float = 1.0
     neighbours: Literal[4, 8] = 8
     iterations: int = 10
     method: Literal["meanfield", "icm"] = "meanfield"

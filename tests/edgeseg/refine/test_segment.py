@@ -52,7 +52,6 @@ class TestLogits:
         with pytest.raises(ShapeError, match="repeat a grey frame"):
             segmenter.logits(np.zeros((4, 4), np.uint8))
 
-
     def test_refuses_a_bundle_of_class_maps(self, tmp_path: Path) -> None:
         backend = FakeBackend(size=(HEIGHT, WIDTH))
         bundle = toy_bundle(tmp_path / "maps.edgeseg", toy_manifest(HEIGHT, WIDTH, kind="class-map"))
