@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgeseg.bundle import put_in_place
 from edgeseg.errors import OutputError
 
 __all__ = ["check_folder", "write_folder"]
@@ -61,18 +62,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes], record: str, *, force
     beside = None
     try:
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        fresh = beside / "new"
-        fresh.mkdir(mode=0o755)
+        beside.chmod(0o755)
         for name, content in files.items():
-            _write(fresh / name, content, is_folder=name.endswith("/"))
-        if folder.exists():
-            folder.rename(beside / "old")
-        try:
-            fresh.rename(folder)
-        except BaseException:
-            if (beside / "old").exists():
-                (beside / "old").rename(folder)
-            raise
+            _write(beside / name, content, is_folder=name.endswith("/"))
+        put_in_place(beside, folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         cure = (
