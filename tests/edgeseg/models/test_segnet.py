@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeseg.errors import UsageError
-from edgeseg.models import create
+from edgeseg.models import create, create_dsrl
 from edgeseg.models.segnet import SegNet
 
 SMALL = {"width": 0.125}
@@ -59,6 +59,12 @@ def test_exported_graph_gives_the_same_logits(tmp_path: Path, size: tuple[int, i
 def test_refuses() -> None:
     with pytest.raises(UsageError, match="width of segnet must be above 0 and at most 1, but is -1"):
         create("segnet", width=-1)
+
+
+@pytest.mark.parametrize("name", ["fcn", "unet", "segnet", "fcdensenet"])
+def test_no_super_resolution_head_at_full_resolution(name: str) -> None:
+    with pytest.raises(UsageError, match=r"features of the base must have a stride of 2, 4, 8, \.\.\., but it is 1"):
+        create_dsrl(name, classes=5, width=0.125)
 
 
 @pytest.mark.slow
