@@ -115,8 +115,9 @@ def _from_checkpoint(options: argparse.Namespace) -> _Source:
     path = Path(options.network)
     if not path.is_file():
         raise UsageError(f"{unknown_name('network', options.network, NETWORKS)}; or give the file of a checkpoint")
-    own = ("weights", "classes", *network_options(options), "color", "mean", "std", "preset")
-    given = [f"--{name}" for name in own if getattr(options, name) is not None] + ["--deploy"] * options.deploy
+    own = ("weights", "classes", "width", "q", "backbone", "color", "mean", "std", "preset")
+    given = [f"--{name}" for name in own if getattr(options, name) is not None]
+    given += ["--option"] * bool(options.option) + ["--deploy"] * options.deploy
     if given:
         raise UsageError(f"a checkpoint knows its network: {', '.join(given)} only go with a network's name")
     from edgeseg.training.checkpoint import load_network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "add_skip_broken_argument",
     "augmentation",
     "frame_size",
+    "network_option",
     "network_options",
     "points",
     "positive_count",
@@ -102,20 +104,45 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 _NETWORK_OPTIONS = ("width", "q", "backbone")
-"""Options of the networks themselves; which network has which, and what it takes, is its own matter."""
+"""Options of the networks themselves that have a word of their own; which network has which, and what it takes, is its
+own matter."""
 
 
 def add_network_arguments(group: argparse._ArgumentGroup) -> None:
     """Options that say which variant of a network is built."""
-    group.add_argument("--width", type=float, metavar="W", help="width of espnetv2")
+    group.add_argument(
+        "--width", type=float, metavar="W", help="width of espnetv2; of large networks a share of channels"
+    )
     group.add_argument("--q", type=int, metavar="Q", help="depth of espnet")
-    group.add_argument("--backbone", metavar="B", help="backbone of bisenetv1")
+    group.add_argument("--backbone", metavar="B", help="backbone of bisenetv1, deeplabv3, pspnet and others")
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=network_option,
+        metavar="NAME=VALUE",
+        help="any other option that edgeseg models shows, such as head=cascade or stride=16; repeatable",
+    )
     group.add_argument("--deploy", action="store_true", help="the variant that INT8 engines take better")
 
 
 def network_options(options: argparse.Namespace) -> dict[str, Any]:
     """What `edgeseg.models.create` takes beside name, classes and deploy, where it is given."""
-    return {name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None}
+    words = {name: value for name in _NETWORK_OPTIONS if (value := getattr(options, name)) is not None}
+    return words | dict(options.option)
+
+
+def network_option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE of a network's option; the value is a number or truth value where it reads as one."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE such as stride=16, but got {text!r}")
+    if value in ("true", "false"):
+        return name, value == "true"
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, number(value)
+    return name, value
 
 
 def augmentation(options: argparse.Namespace) -> Augmentation:

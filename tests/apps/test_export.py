@@ -186,9 +186,10 @@ class TestCheckpoint:
         assert "edgeseg: warning: --mean wins over what the network's metadata says" in err
 
     def test_options_that_it_knows_itself(self, edgeseg: Run, trained: Path, tmp_path: Path) -> None:
-        code, _, err = edgeseg("export", trained, "--classes", 4, "--deploy", "-o", tmp_path / "net.onnx")
+        options = ("--classes", 4, "--option", "stride=8", "--deploy")
+        code, _, err = edgeseg("export", trained, *options, "-o", tmp_path / "net.onnx")
         assert code == 2
-        assert "a checkpoint knows its network: --classes, --deploy only go with a network's name" in err
+        assert "a checkpoint knows its network: --classes, --option, --deploy only go with a network's name" in err
 
     def test_a_file_that_is_none(self, edgeseg: Run, tmp_path: Path) -> None:
         torch.save({"format": "other"}, tmp_path / "other.pt")

@@ -5,8 +5,11 @@ import argparse
 import pytest
 
 from edgeseg.apps.cli.options import (
+    add_network_arguments,
     add_preprocessing_arguments,
     frame_size,
+    network_option,
+    network_options,
     positive_count,
     preprocessing,
     thread_count,
@@ -88,3 +91,34 @@ class TestTypes:
         assert thread_count("1024") == 1024
         with pytest.raises(argparse.ArgumentTypeError, match="expected 1 to 1024 threads, but got '100000'"):
             thread_count("100000")
+
+
+class TestNetworkOptions:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("stride=16", 16),
+            ("width=0.5", 0.5),
+            ("batch_norm=false", False),
+            ("batch_norm=true", True),
+            ("head=a=b", "a=b"),
+        ],
+    )
+    def test_values(self, text: str, expected: object) -> None:
+        name, value = network_option(text)
+        assert (name, value) == (text.partition("=")[0], expected)
+        assert type(value) is type(expected)
+
+    @pytest.mark.parametrize("text", ["stride", "=16", "stride=", "out put=8"])
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(
+            argparse.ArgumentTypeError, match=f"expected NAME=VALUE such as stride=16, but got '{text}'"
+        ):
+            network_option(text)
+
+    def test_words_and_others_together(self) -> None:
+        parser = argparse.ArgumentParser()
+        add_network_arguments(parser.add_argument_group())
+        given = parser.parse_args(["--width", "0.5", "--option", "head=cascade", "--option", "output_stride=8"])
+        assert network_options(given) == {"width": 0.5, "head": "cascade", "output_stride": 8}
+        assert network_options(parser.parse_args([])) == {}
