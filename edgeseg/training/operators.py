@@ -5,6 +5,7 @@ Sizes, axes and other numbers that steer an operator are constants of the graph;
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -212,6 +213,23 @@ def _gemm(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return product if bias is None else product + step.get("beta", 1.0) * bias
 
 
+def _depth_to_space(step: Step, x: Tensor) -> Tensor:
+    if step.get("mode", "DCR") != "CRD":
+        raise unsupported(step, "its mode is DCR, expected CRD")
+    return functional.pixel_shuffle(x, step.get("blocksize", 1))
+
+
+def _unsqueeze(step: Step, x: Tensor, *_: Tensor) -> Tensor:
+    for axis in sorted(step.integers(1)):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _maximum(step: Step, *x: Tensor) -> Tensor:
+    del step
+    return functools.reduce(torch.maximum, x)
+
+
 OPERATORS: dict[str, Operator] = {
     "Add": lambda step, x, y: x + y,
     "AveragePool": _average_pool,
@@ -221,17 +239,20 @@ OPERATORS: dict[str, Operator] = {
     "Concat": lambda step, *x: torch.cat(x, step.get("axis", 1)),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _depth_to_space,
     "Div": lambda step, x, y: x / y,
     "Flatten": lambda step, x: x.flatten(step.get("axis", 1)),
     "Gather": _gather,
     "Gemm": _gemm,
     "GlobalAveragePool": lambda step, x: x.mean((2, 3), keepdim=True),
     "GlobalMaxPool": lambda step, x: x.amax((2, 3), keepdim=True),
+    "GreaterOrEqual": lambda step, x, y: x >= y,
     "HardSigmoid": lambda step, x: (step.get("alpha", 0.2) * x + step.get("beta", 0.5)).clamp(0, 1),
     "HardSwish": lambda step, x: functional.hardswish(x),
     "Identity": lambda step, x: x,
     "LeakyRelu": lambda step, x: functional.leaky_relu(x, step.get("alpha", 0.01)),
     "MatMul": lambda step, x, y: x @ y,
+    "Max": _maximum,
     "MaxPool": _max_pool,
     "Mul": lambda step, x, y: x * y,
     "PRelu": _prelu,
@@ -246,5 +267,7 @@ OPERATORS: dict[str, Operator] = {
     "Sub": lambda step, x, y: x - y,
     "Tanh": lambda step, x: torch.tanh(x),
     "Transpose": lambda step, x: x.permute(step.get("perm", list(range(x.ndim))[::-1])),
+    "Unsqueeze": _unsqueeze,
+    "Where": lambda step, condition, x, y: torch.where(condition, x, y),
 }
 """Every operator that can be trained through, by its ONNX name."""

@@ -122,11 +122,6 @@ class TestForward:
         frames = some_frames(64, 128)
         model = prepare(tmp_path / "net.onnx", OPTIONS).model
         expected = by_onnx(model, frames)
-        if name == "segnet":
-            # Its unpooling by comparisons runs on engines, but is not fine-tuned in INT8.
-            with pytest.raises(UnsupportedModelError, match="unknown operator 'GreaterOrEqual'"):
-                by_torch(model, frames)
-            return
         np.testing.assert_allclose(by_torch(model, frames), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
         quantized = quantized_graph(model, frames)
         GraphModule(quantized)(torch.from_numpy(frames)).sum().backward()
