@@ -143,8 +143,8 @@ def calibrate(
     histograms = measure_ranges(
         model, placement.quantized, _feeds(prepared, frames), progress=progress, frame_names=names
     )
-    found = _choose(model, placement, histograms, recipe, _feeds(prepared, frames.select(SHIFT_FRAMES)))
-    entries, shared, shifts = found
+    few = _feeds(prepared, frames.select(SHIFT_FRAMES))
+    entries, shared, shifts = _choose(model, placement, histograms, recipe, few)
     table = CalibrationTable(key, recipe.method, digests, entries, shared)
     keep(store, Findings(table, factors, shifts))
     return Calibrated(model, table, shifts, names, reused=False)

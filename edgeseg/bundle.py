@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeseg.errors import BundleError, OutputError
 from edgeseg.manifest import Manifest
 
-__all__ = ["MANIFEST", "MODEL", "Bundle", "check_place", "put_in_place", "write_bundle"]
+__all__ = ["MANIFEST", "MODEL", "Bundle", "check_place", "new_folder", "put_in_place", "write_bundle"]
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -131,10 +133,7 @@ def write_bundle(path: str | Path, manifest: Manifest, files: dict[str, bytes], 
     check_place(folder, force=force)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     complete = dataclasses.replace(manifest, files=digests)
-    beside = None
-    try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        beside.chmod(0o755)
+    with new_folder(folder) as beside:
         for name, content in {**files, MANIFEST: complete.to_json().encode()}.items():
             file = _inside(beside, name)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +141,21 @@ def write_bundle(path: str | Path, manifest: Manifest, files: dict[str, bytes], 
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
+    return Bundle(folder, complete)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which then takes the place of `folder`, whole or not at all.
+
+    Raises:
+        OutputError: when it cannot be written or the disk is full; what stood there is as it was.
+    """
+    beside = None
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        beside.chmod(0o755)
+        yield beside
         put_in_place(beside, folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -152,7 +166,6 @@ def write_bundle(path: str | Path, manifest: Manifest, files: dict[str, bytes], 
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
-    return Bundle(folder, complete)
 
 
 def check_place(folder: Path, *, force: bool) -> None:

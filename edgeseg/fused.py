@@ -8,24 +8,19 @@ the others are interpolated. Rounding is monotone (no fused or reordered arithme
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.environment import read_environment
 from edgeseg.errors import EngineError
-from edgeseg.libraries import require
+from edgeseg.kernels import run_compiled
 from edgeseg.upsample import Upsampling, upsampling
 
 __all__ = ["class_map", "warm_up"]
 
-_log = logging.getLogger(__name__)
-_lock = threading.Lock()
-_compiled: dict[str, Callable[..., int]] = {}
+_PURPOSE = "turn logits into class maps"
 # Rounding moves an interpolated value by less than 4 units of 2**-24 of the largest corner; this is 40 times as much.
 _MARGIN = np.float32(1e-5)
 _threads = threading.local()
@@ -53,10 +48,11 @@ def class_map(
     result = np.empty((len(rows.lower), len(columns.lower)), np.uint8) if out is None else out
     if upsampling.interpolated:
         axes = (rows.lower, rows.weight, columns.lower, columns.weight)
-        bad = _run(_interpolate, logits, *axes, _MARGIN, result, *_scratch(logits.shape, result.shape[1]))
+        scratch = _scratch(logits.shape, result.shape[1])
+        bad = run_compiled(_PURPOSE, _interpolate, logits, *axes, _MARGIN, result, *scratch)
     else:
         lines, _, candidates, _, _ = _scratch(logits.shape, result.shape[1])
-        bad = _run(_argmax, logits, rows.lower, columns.lower, result, lines, candidates.reshape(-1))
+        bad = run_compiled(_PURPOSE, _argmax, logits, rows.lower, columns.lower, result, lines, candidates.reshape(-1))
     if bad:
         raise EngineError("the engine gave logits that are not finite; check the network and its ranges")
     return result
@@ -94,48 +90,6 @@ def _scratch(logits: tuple[int, ...], width_out: int) -> tuple[NDArray[Any], ...
             np.empty(width_out, np.uint8),
         )
     return found
-
-
-def _run(function: Callable[..., int], *arguments: Any) -> int:
-    try:
-        return _kernel(function)(*arguments)
-    except OSError as error:
-        # Machine code is saved at the first call, which is when a full disk shows.
-        _log.warning("kernels are compiled at every start, since they cannot be saved: %s", error)
-        numba = require("numba", "turn logits into class maps")
-        with _lock:
-            _compiled[function.__name__] = _jit(numba, function, cache=False)
-        return _kernel(function)(*arguments)
-
-
-def _kernel(function: Callable[..., int]) -> Callable[..., int]:
-    compiled = _compiled.get(function.__name__)
-    if compiled is None:
-        with _lock:
-            compiled = _compiled.setdefault(function.__name__, _compile(function))
-    return compiled
-
-
-def _compile(function: Callable[..., int]) -> Callable[..., int]:
-    """Compile without fast-math, which would break the exactness, and keep the machine code in the cache folder."""
-    numba = require("numba", "turn logits into class maps")
-    folder = read_environment().cache_dir / "kernels"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept: Any = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = kept or str(folder)
-        try:
-            return _jit(numba, function, cache=True)
-        finally:
-            numba.config.CACHE_DIR = kept
-    except (OSError, RuntimeError) as error:
-        _log.warning("kernels are compiled at every start, since %s cannot be written: %s", folder, error)
-        return _jit(numba, function, cache=False)
-
-
-def _jit(numba: Any, function: Callable[..., int], *, cache: bool) -> Callable[..., int]:
-    compiled: Callable[..., int] = numba.njit(nogil=True, fastmath=False, cache=cache)(function)
-    return compiled
 
 
 def _interpolate(  # type: ignore[no-untyped-def]

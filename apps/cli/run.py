@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, positive_count
+from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, positive_count, share
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.refining import add_refine_arguments, asked_refinement
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, metavar="FILE", help="write an overlay video too, beside a folder of images"
     )
     parser.add_argument(
-        "--alpha", type=_share, default=0.5, metavar="A", help="weight of the colours, 0..1 (default 0.5)"
+        "--alpha", type=share, default=0.5, metavar="A", help="weight of the colours, 0..1 (default 0.5)"
     )
     parser.add_argument("--every", type=positive_count, default=1, metavar="N", help="take every Nth frame")
     parser.add_argument(
@@ -234,16 +234,6 @@ def _text(done: dict[str, Any]) -> str:
         f"{', '.join(done['output'])}: {done['frames']} frames{skipped} in {done['seconds']:.1f} s, "
         f"{done['fps']:.1f} frames/s end to end on {done['backend']}"
     )
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, but got {text!r}")
-    return value
 
 
 def _rate(text: str) -> float:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeseg.bundle import put_in_place
+from edgeseg.bundle import new_folder
 from edgeseg.errors import OutputError
 
 __all__ = ["check_folder", "write_folder"]
@@ -59,22 +56,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], record: str, *, force
         OutputError: when the place is taken or cannot be written, or the disk is full; nothing is lost then.
     """
     check_folder(folder, record, force=force)
-    beside = None
-    try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        beside.chmod(0o755)
+    with new_folder(folder) as beside:
         for name, content in files.items():
             _write(beside / name, content, is_folder=name.endswith("/"))
-        put_in_place(beside, folder)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = (
-            "the disk is full; free some space" if full else f"{error.strerror or error}; choose another place with -o"
-        )
-        raise OutputError(f"cannot write {folder}: {cure}; nothing was changed") from error
-    finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes, *, is_folder: bool) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ShapeError, UsageError
-from edgeseg.refine.kernels import kernel
-from edgeseg.refine.probabilities import as_planes, as_rows, check_sizes, log_softmax, softmax
+from edgeseg.kernels import run_compiled
+from edgeseg.refine.probabilities import PURPOSE, as_planes, as_rows, check_sizes, log_softmax, softmax
 
 __all__ = ["GridCRF"]
 
@@ -68,12 +68,12 @@ class GridCRF:
         weights = self.edge_weights(frame)
         if self.method == "icm":
             class_map = scores.argmax(axis=2)
-            kernel(_icm)(scores, weights, class_map, self.iterations)
+            run_compiled(PURPOSE, _icm, scores, weights, class_map, self.iterations)
             classes = np.arange(len(logits))[:, None, None]
             found: NDArray[np.float32] = (classes == class_map).astype(np.float32)
             return found
         belief = softmax(scores.reshape(-1, len(logits)).copy()).reshape(scores.shape)
-        kernel(_mean_field)(scores, weights, belief, self.iterations, np.float32(1e-4))
+        run_compiled(PURPOSE, _mean_field, scores, weights, belief, self.iterations, np.float32(1e-4))
         return as_planes(belief.reshape(-1, len(logits)), frame.shape[:2])
 
     def edge_weights(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:

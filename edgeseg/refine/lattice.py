@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ShapeError
-from edgeseg.refine.kernels import kernel
+from edgeseg.kernels import run_compiled
+from edgeseg.refine.probabilities import PURPOSE
 
 __all__ = ["PermutohedralLattice"]
 
@@ -53,9 +54,9 @@ class PermutohedralLattice:
         self.weights = np.empty((points, dimensions + 1), np.float32)
         scale = np.sqrt(2 / 3) * (dimensions + 1) / np.sqrt(np.arange(1, dimensions + 1) * np.arange(2, dimensions + 2))
         features = np.ascontiguousarray(features)
-        self.vertices = int(kernel(_place)(features, scale, slots, keys, self.corners, self.weights))
+        self.vertices = int(run_compiled(PURPOSE, _place, features, scale, slots, keys, self.corners, self.weights))
         self.neighbours = np.empty((dimensions + 1, self.vertices, 2), np.int32)
-        kernel(_connect)(slots, keys[: self.vertices], self.neighbours)
+        run_compiled(PURPOSE, _connect, slots, keys[: self.vertices], self.neighbours)
 
     def filter(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Filter values of the points.
@@ -77,7 +78,7 @@ class PermutohedralLattice:
         # Row 0 stands for every corner that does not exist: it stays zero.
         grid = np.zeros((2, self.vertices + 1, values.shape[1]), np.float32)
         arguments = (self.corners, self.weights, self.neighbours)
-        kernel(_filter)(np.ascontiguousarray(values), *arguments, grid[0], grid[1], result)
+        run_compiled(PURPOSE, _filter, np.ascontiguousarray(values), *arguments, grid[0], grid[1], result)
         return result
 
 

@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ShapeError
-from edgeseg.refine.kernels import kernel
+from edgeseg.kernels import run_compiled
 
-__all__ = ["as_planes", "as_rows", "check_sizes", "log_softmax", "softmax"]
+__all__ = ["PURPOSE", "as_planes", "as_rows", "check_sizes", "log_softmax", "softmax"]
+
+PURPOSE = "refine class maps"
+"""What numba is needed for, in the message where it is missing."""
 
 
 def check_sizes(logits: NDArray[np.float32], frame: NDArray[np.uint8]) -> None:
@@ -44,7 +47,7 @@ def as_planes(rows: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.fl
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, C) contiguous scores to probabilities by row, in place."""
-    kernel(_softmax)(scores)
+    run_compiled(PURPOSE, _softmax, scores)
     return scores
 
 

@@ -9,25 +9,23 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentTypeError
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.bundles import published_espnet
 from support.colours import Run
 from support.frames import frame_folder
 from support.tensorrt_api import DUMPS, VERSIONS
 from support.tensorrt_fakes import fake_library
 from support.tensorrt_machines import Machine, promised_bundle
 
-from benchmarks.networks import NETWORKS
 from edgeseg.apps.cli.build import batch_range
 from edgeseg.apps.engine_build import choose_form
 from edgeseg.backends.tensorrt.options import BuildRecord
 from edgeseg.backends.tensorrt.plans import list_plans
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import frames_from
-from edgeseg.converters.convert import convert
 from edgeseg.converters.targets import get_form
 
 needs_rtx = pytest.mark.skipif(
@@ -47,22 +45,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture(scope="module")
 def espnet(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The published ESPNet, calibrated on two frames: enough for what its layers are."""
-    folder = tmp_path_factory.mktemp("espnet")
-    camvid = shared / "data" / "camvid"
-    listing = folder / "val.txt"
-    listing.write_text(str(camvid / "val" / "images" / frames_from(camvid / "val" / "images").select(1).names[0]))
-    network = NETWORKS["espnet"]
-    options = replace(
-        network.options,
-        count=2,
-        method="minmax",
-        equalize=False,
-        correct_bias=False,
-        score_frames=str(listing),
-        output=folder / "espnet.edgeseg",
-    )
-    return convert(shared / "models" / network.file, str(camvid / "train" / "images"), options).bundle
+    return published_espnet(shared, tmp_path_factory.mktemp("espnet"))
 
 
 def build_json(edgeseg: Run, bundle: Bundle, *options: object) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support.frames import frame_folder
 from support.graphs import random_frame
-from support.networks import calm_residuals
+from support.networks import SMALL, calm_residuals
 from torch import nn
 
 from edgeseg.apps.engine_build import EngineRequest, build_engine
@@ -34,19 +33,7 @@ pytestmark = [
 
 CLASSES, SIZE = 5, (64, 128)
 METADATA = NetworkMetadata("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), LabelSet.numbered(CLASSES))
-OPTIONS: dict[str, dict[str, Any]] = {
-    "espnetv2": {"width": 0.5},
-    "bisenetv1": {"backbone": "resnet18"},
-    "deeplabv1": {"variant": "msc", "width": 0.125},
-    "deeplabv3": {"backbone": "resnet50", "width": 0.125},
-    "deeplabv3plus": {"backbone": "resnet50", "width": 0.125},
-    "fcdensenet": {"depth": 56, "width": 0.5},
-    "fcn": {"width": 0.125},
-    "segnet": {"width": 0.125},
-    "unet": {"width": 0.125},
-    "pspnet": {"width": 0.125},
-    "refinenet": {"backbone": "resnet50", "width": 0.125},
-}
+OPTIONS = {**SMALL, "bisenetv1": {"backbone": "resnet18"}}
 
 
 @pytest.fixture(scope="module", params=sorted(NETWORKS))

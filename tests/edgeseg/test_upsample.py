@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.graphs import run_graph
 
-from edgeseg import fused
+from edgeseg import fused, kernels
 from edgeseg.errors import EngineError, ShapeError
 from edgeseg.manifest import Coordinates
 from edgeseg.upsample import nearest_class_map, reference_class_map, sampling, upsampling
@@ -172,7 +172,7 @@ class TestFused:
 class TestCompilation:
     @pytest.fixture
     def _forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fused, "_compiled", {})
+        monkeypatch.setattr(kernels, "_compiled", {})
 
     @pytest.mark.usefixtures("_forgotten")
     def test_machine_code_is_kept_in_the_cache_folder(self, cache_dir: Path) -> None:
@@ -201,7 +201,7 @@ class TestCompilation:
         def full(*arguments: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setitem(fused._compiled, "_argmax", full)
+        monkeypatch.setitem(kernels._compiled, fused._argmax, full)
         logits = noise(3, 3, 3)
         class_map = fused.class_map(logits, upsampling((3, 3), (3, 3), (3, 3), None))
         assert np.array_equal(class_map, logits.argmax(axis=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import onnx
 from onnx import TensorProto, helper
 from support.graphs import GraphBuilder
 
+from benchmarks.networks import NETWORKS
 from edgeseg.bundle import MODEL, Bundle, write_bundle
+from edgeseg.calibration.frames import frames_from
+from edgeseg.converters.convert import convert
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Coordinates, InputSpec, Layer, Manifest, Network, OutputSpec, Quantization, Scores
 
@@ -103,3 +107,21 @@ def quantized_bundle(path: Path, height: int = 32, width: int = 48) -> Bundle:
     """A bundle of `quantized_graph` that both CPU backends run."""
     manifest = toy_manifest(height, width, logits=(height // 4, width // 4), coordinates="half_pixel")
     return toy_bundle(path, manifest, quantized_graph(height, width))
+
+
+def published_espnet(shared: Path, folder: Path) -> Bundle:
+    """The published ESPNet, calibrated on two frames: enough for what its layers are."""
+    camvid = shared / "data" / "camvid"
+    listing = folder / "val.txt"
+    listing.write_text(str(camvid / "val" / "images" / frames_from(camvid / "val" / "images").select(1).names[0]))
+    network = NETWORKS["espnet"]
+    options = replace(
+        network.options,
+        count=2,
+        method="minmax",
+        equalize=False,
+        correct_bias=False,
+        score_frames=str(listing),
+        output=folder / "espnet.edgeseg",
+    )
+    return convert(shared / "models" / network.file, str(camvid / "train" / "images"), options).bundle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,21 @@ from edgeseg.models.network import SegmentationNetwork, initialise
 from edgeseg.models.resnet import Bottleneck
 from edgeseg.models.xception import XceptionBlock
 
-__all__ = ["TinyNetwork", "calm_residuals", "tiny_network"]
+__all__ = ["SMALL", "TinyNetwork", "calm_residuals", "tiny_network"]
+
+SMALL: dict[str, dict[str, Any]] = {
+    "espnetv2": {"width": 0.5},
+    "deeplabv1": {"variant": "msc", "width": 0.125},
+    "deeplabv3": {"backbone": "resnet50", "width": 0.125},
+    "deeplabv3plus": {"backbone": "resnet50", "width": 0.125},
+    "fcdensenet": {"depth": 56, "width": 0.5},
+    "fcn": {"width": 0.125},
+    "segnet": {"width": 0.125},
+    "unet": {"width": 0.125},
+    "pspnet": {"width": 0.125},
+    "refinenet": {"backbone": "resnet50", "width": 0.125},
+}
+"""Options for `create` that make the networks of the registry small enough to be built in a test."""
 
 
 class TinyNetwork(SegmentationNetwork):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeseg.backends.tensorrt.versions.library import LIBRARIES, LibraryName
-from edgeseg.errors import BundleError, EngineError, UsageError, unknown_name
-from edgeseg.json_values import read_value
+from edgeseg.errors import UsageError, unknown_name
 
 __all__ = ["TARGETS", "BuildOptions", "BuildProgress", "BuildRecord", "BuildTarget"]
 
@@ -181,21 +178,3 @@ class BuildRecord:
     proven_int8: int
     seconds: float
     peak_memory_mb: int
-
-    def to_json(self) -> str:
-        """The record as indented JSON with stable key order."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> BuildRecord:
-        """Read what `to_json` wrote.
-
-        Raises:
-            EngineError: for any other text.
-        """
-        try:
-            record = read_value(cls, json.loads(text), "engine")
-        except (BundleError, RecursionError, ValueError) as error:
-            raise EngineError(f"the engine's record cannot be read ({error}); build the engine again") from error
-        assert isinstance(record, cls)
-        return record

@@ -187,7 +187,7 @@ class TestSlowNetwork:
     def test_an_error_ends_this_sink_in_one_line(self, started: Callable[..., ZenohSink]) -> None:
         class Broken:
             def put(self, payload: bytes, **_: object) -> None:
-                raise zenoh_error("the session is closed at /root/x.rs:1.")
+                raise zenoh_error("the session is closed at /src/x.rs:1.")
 
         sink = started("zenoh://robot/class_map?listen=tcp/127.0.0.1:0")
         sink._class_maps = Broken()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from support.graphs import GraphBuilder, random_frame, run_graph, toy_network
+from support.networks import SMALL
 from support.published import ESPNET
 
 from edgeseg.calibration.frames import frames_from
@@ -103,20 +104,7 @@ class TestForward:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_every_network(self, name: str, deploy: bool, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        options: dict[str, dict[str, Any]] = {
-            "espnet": {"q": 3},
-            "espnetv2": {"width": 0.5},
-            "bisenetv1": {"backbone": "xception39"},
-            "deeplabv1": {"variant": "msc", "width": 0.125},
-            "deeplabv3": {"backbone": "resnet50", "width": 0.125},
-            "deeplabv3plus": {"backbone": "resnet50", "width": 0.125},
-            "fcdensenet": {"depth": 56, "width": 0.5},
-            "fcn": {"width": 0.125},
-            "segnet": {"width": 0.125},
-            "unet": {"width": 0.125},
-            "pspnet": {"width": 0.125},
-            "refinenet": {"backbone": "resnet50", "width": 0.125},
-        }
+        options = {**SMALL, "espnet": {"q": 3}, "bisenetv1": {"backbone": "xception39"}}
         network = create(name, classes=5, deploy=deploy, **options.get(name, {})).eval()
         export(network, (64, 128), tmp_path / "net.onnx", NetworkMetadata())
         frames = some_frames(64, 128)

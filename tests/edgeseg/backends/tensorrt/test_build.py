@@ -9,23 +9,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
-from support.bundles import quantized_graph
+from support.bundles import published_espnet, quantized_graph
 from support.lint_graphs import FAULTY, canonical_graph
 from support.tensorrt_api import VERSIONS
 
-from benchmarks.networks import NETWORKS
 from edgeseg.backends.tensorrt.board import Board, find_device
 from edgeseg.backends.tensorrt.build import build
-from edgeseg.backends.tensorrt.options import BuildOptions, BuildProgress, BuildRecord
+from edgeseg.backends.tensorrt.options import BuildOptions, BuildProgress
+from edgeseg.backends.tensorrt.plans import PlanRecord
 from edgeseg.backends.tensorrt.proof import promised_layers
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import frames_from
-from edgeseg.converters.convert import convert
 from edgeseg.errors import EngineError, InputError, MissingDependencyError, UsageError
 from edgeseg.zoo import shipped_path
 
@@ -74,7 +71,8 @@ class TestFakes:
         assert made.proof is not None
         assert made.proof.int8 == NODES
         assert told[0].phase == "reading the graph"
-        assert BuildRecord.from_json(record.to_json()) == record
+        beside = PlanRecord("toy", "0" * 64, "canonical", record)
+        assert PlanRecord.from_json(beside.to_json()) == beside
 
     def test_memory_is_the_childs_own(self, installed: Installed) -> None:
         installed("tensorrt-10.3.0")
@@ -224,7 +222,7 @@ class TestInterruption:
         program = """
             import sys
             sys.path[:] = sys.argv[1:]
-            from support.bundles import quantized_graph
+            from support.bundles import published_espnet, quantized_graph
             from edgeseg.backends.tensorrt.build import build
             def report(progress):
                 if progress.phase == "Building Engine":
@@ -264,22 +262,7 @@ needs_rtx = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def espnet(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The published ESPNet, calibrated on two frames: enough for what its layers are."""
-    folder = tmp_path_factory.mktemp("espnet")
-    camvid = shared / "data" / "camvid"
-    listing = folder / "val.txt"
-    listing.write_text(str(camvid / "val" / "images" / frames_from(camvid / "val" / "images").select(1).names[0]))
-    network = NETWORKS["espnet"]
-    options = replace(
-        network.options,
-        count=2,
-        method="minmax",
-        equalize=False,
-        correct_bias=False,
-        score_frames=str(listing),
-        output=folder / "espnet.edgeseg",
-    )
-    return convert(shared / "models" / network.file, str(camvid / "train" / "images"), options).bundle
+    return published_espnet(shared, tmp_path_factory.mktemp("espnet"))
 
 
 @needs_rtx

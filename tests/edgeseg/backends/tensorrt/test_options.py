@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeseg.backends.tensorrt.options import TARGETS, BuildOptions, BuildRecord
-from edgeseg.errors import EngineError, UsageError
-
-RECORD = BuildRecord(
-    "tensorrt", "10.3.0", "orin", "0" * 64, "1" * 64, 1000, False, True, True, (1, 1, 4), 256, None, "Orin", "8.7",
-    "12.6", (), "NVIDIA Jetson AGX Orin", "36.4.3", "MAXN", {"int8": 3}, {"int8": 2}, 1, 0, 2, 2, 12.5, 900,
-)  # fmt: skip
+from edgeseg.backends.tensorrt.options import TARGETS, BuildOptions
+from edgeseg.errors import UsageError
 
 
 class TestOptions:
@@ -58,16 +51,3 @@ class TestOptions:
         with pytest.raises(UsageError) as caught:
             BuildOptions(**options)
         assert message in str(caught.value)
-
-
-class TestRecord:
-    def test_round_trip(self) -> None:
-        assert BuildRecord.from_json(RECORD.to_json()) == RECORD
-        assert json.loads(RECORD.to_json())["built_for"] == []
-
-    @pytest.mark.parametrize(
-        "text", ["", "[]", "{}", json.dumps({**dataclasses.asdict(RECORD), "plan_bytes": "many"}), "[" * 100_000]
-    )
-    def test_refuses_other_text(self, text: str) -> None:
-        with pytest.raises(EngineError, match=r"the engine's record cannot be read .*; build the engine again"):
-            BuildRecord.from_json(text)

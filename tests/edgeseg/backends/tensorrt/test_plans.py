@@ -228,8 +228,9 @@ class TestRead:
         with pytest.raises(EngineError, match=r"no readable record a.json beside it, so nobody knows what it was"):
             read_plan(tmp_path / "a.plan")
 
-    def test_a_broken_record(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"network": "toy", "build": 1}', "[" * 100_000])
+    def test_a_broken_record(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "a.plan").write_bytes(b"plan")
-        (tmp_path / "a.json").write_text("{}")
+        (tmp_path / "a.json").write_text(content)
         with pytest.raises(EngineError, match="an engine's record cannot be read"):
             read_plan(tmp_path / "a.plan")
