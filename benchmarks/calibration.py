@@ -78,7 +78,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.child == "bare":
         measure_ranges(prepared.model, (), feeds())
     else:
-        choose_ranges(measure_ranges(prepared.model, tensors, feeds()), arguments.method)
+        histograms = measure_ranges(prepared.model, tensors, feeds(), extremes=arguments.method == "minmax")
+        choose_ranges(histograms, arguments.method)
     return {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,

@@ -34,6 +34,7 @@ def measure_ranges(
     frame_names: Sequence[str] = (),
     threads: int | None = None,
     sample: int | None = SAMPLE,
+    extremes: bool = False,
 ) -> dict[str, Histogram]:
     """Histograms of tensors of a float network over frames.
 
@@ -48,30 +49,34 @@ def measure_ranges(
         progress: called after each frame with the number of frames just done, 1.
         frame_names: names of the frames in order, for messages.
         threads: CPU threads; None for all that this process may use.
-        sample: values of a tensor of one frame that are counted at most; None for all. Its minimum and maximum always
-            see every value.
+        sample: values of a tensor of one frame that are counted at most; None for all.
+        extremes: whether minimum and maximum see every value of a tensor all the same, as ranges by `minmax` need.
 
     Returns:
         A histogram by tensor name, in the order of `tensors`.
 
     Raises:
-        CalibrationError: for a tensor that the graph does not compute, no frames, NaN or infinity in a tensor (named,
-            with the frame), or a graph that OpenVINO does not run.
+        CalibrationError: for a tensor that the graph does not compute, no frames, NaN or infinity in what is seen of a
+            tensor or in an output of the graph (named, with the frame), or a graph that OpenVINO does not run.
         ShapeError: for a feed that does not fit the graph's inputs.
         MissingDependencyError: when OpenVINO is not installed.
     """
     _check_tensors(model.graph, tensors)
     inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
     workers = threads or usable_processors()
-    probed, probes = add_probes(model, [name for name in tensors if name not in inputs], sample)
+    probed, probes = add_probes(model, [name for name in tensors if name not in inputs], sample, extremes=extremes)
     probes += [Probe(name, name) for name in dict.fromkeys(tensors) if name in inputs]
-    forward = Forward(probed, [name for probe in probes for name in probe.outputs if name not in inputs], workers)
+    results = [value.name for value in model.graph.output]
+    watched = [name for probe in probes for name in probe.outputs if name not in inputs]
+    forward = Forward(probed, list(dict.fromkeys([*watched, *results])), workers)
     observers = {name: HistogramObserver(sample=sample) for name in tensors}
     done = 0
     with ThreadPoolExecutor(workers, "observer") as pool:
         for feed in feeds:
             where = frame_names[done] if done < len(frame_names) else f"number {done + 1}"
-            _observe(pool, observers, probes, {**feed, **forward(feed, where)}, where)
+            arrays = forward(feed, where)
+            _observe(pool, observers, probes, {**feed, **arrays}, where)
+            _check_results({name: arrays[name] for name in results}, where)
             done += 1
             if progress is not None:
                 progress(1)
@@ -111,12 +116,24 @@ def _observe(
 
 def _show(observer: HistogramObserver, probe: Probe, arrays: Feed) -> None:
     values = arrays[probe.values]
-    if probe.summary is None:
+    if probe.elements is None:
         observer.add(values)
-        return
-    names = (probe.summary.smallest, probe.summary.largest, probe.summary.total)
-    smallest, largest, total = (float(arrays[name]) for name in names)
-    observer.add_sample(values, smallest, math.nan if math.isnan(total) else largest, probe.summary.elements)
+    elif probe.summary is None:
+        observer.add_sample(values, float(values.min()), float(values.max()), probe.elements)
+    else:
+        names = (probe.summary.smallest, probe.summary.largest, probe.summary.total)
+        smallest, largest, total = (float(arrays[name]) for name in names)
+        observer.add_sample(values, smallest, math.nan if math.isnan(total) else largest, probe.elements)
+
+
+def _check_results(arrays: Feed, where: str) -> None:
+    """A NaN or infinity that no sample holds spreads until it reaches the end."""
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise CalibrationError(
+                f"output {name} of frame {where}: values are NaN or infinite; the float network itself is broken on "
+                "this frame"
+            )
 
 
 class Forward:

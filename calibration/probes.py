@@ -1,20 +1,22 @@
 """Watching large tensors inside the graph: the engine itself computes what an observer needs of them.
 
 Handing every large tensor out costs up to three quarters of the network's own time: the engine must keep all of them at
-once, and the observer reads them again from memory. Four small outputs for each cost a tenth to a third.
+once, and the observer reads them again from memory. A sample of each costs a fifth to a third, and as much again where
+the extremes are to be those of every value.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from edgeseg.calibration.observers import sample_stride
+from edgeseg.calibration.shapes import inferred_shapes
 
 __all__ = ["Probe", "Summary", "add_probes"]
 
@@ -26,13 +28,11 @@ class Summary:
     Attributes:
         largest, smallest: maximum and minimum.
         total: the sum. A NaN always reaches it, but not every engine's maximum.
-        elements: number of values of the tensor.
     """
 
     largest: str
     smallest: str
     total: str
-    elements: int
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ class Probe:
     Attributes:
         tensor: its name.
         values: name of the output that holds the tensor itself, or every n-th of its values, see `sample_stride`.
-        summary: of the whole tensor, where `values` is a sample.
+        elements: number of values of the whole tensor, where `values` is a sample.
+        summary: of the whole tensor, where `values` is a sample and extremes were asked for.
     """
 
     tensor: str
     values: str
+    elements: int | None = None
     summary: Summary | None = None
 
     @property
@@ -58,7 +60,7 @@ class Probe:
 
 
 def add_probes(
-    model: onnx.ModelProto, tensors: Iterable[str], sample: int | None
+    model: onnx.ModelProto, tensors: Iterable[str], sample: int | None, *, extremes: bool = False
 ) -> tuple[onnx.ModelProto, list[Probe]]:
     """Give a graph outputs that tell of tensors.
 
@@ -66,6 +68,7 @@ def add_probes(
         model: with shapes that can be inferred.
         tensors: names of node outputs.
         sample: values of a tensor wanted at most; smaller tensors, and all when None, become outputs as they are.
+        extremes: whether the extremes of a sampled tensor are those of all its values. It costs twice as much.
 
     Returns:
         A new model, and a probe by tensor in their order.
@@ -80,7 +83,11 @@ def add_probes(
     for number, tensor in enumerate(dict.fromkeys(tensors)):
         shape = shapes.get(tensor, ())
         stride = sample_stride(shape, sample)
-        probe = Probe(tensor, tensor) if stride == 1 else _add_probe(graph, tensor, shape, stride, f"{prefix}{number}_")
+        probe = Probe(tensor, tensor)
+        if stride > 1:
+            probe = _sample(graph, tensor, shape, stride, f"{prefix}{number}_")
+            if extremes:
+                probe = replace(probe, summary=_summarize(graph, tensor, f"{prefix}{number}_"))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in probe.outputs if name not in present)
         present.update(probe.outputs)
         probes.append(probe)
@@ -89,7 +96,7 @@ def add_probes(
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shape by name of every tensor whose shape is wholly known."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = inferred_shapes(model)
     shapes = {}
     for value in (*graph.value_info, *graph.output):
         sizes = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
@@ -106,17 +113,21 @@ def _free_prefix(graph: onnx.GraphProto) -> str:
     return prefix
 
 
-def _add_probe(graph: onnx.GraphProto, tensor: str, shape: tuple[int, ...], stride: int, prefix: str) -> Probe:
-    summary = Summary(f"{prefix}largest", f"{prefix}smallest", f"{prefix}total", math.prod(shape))
+def _sample(graph: onnx.GraphProto, tensor: str, shape: tuple[int, ...], stride: int, prefix: str) -> Probe:
+    elements = math.prod(shape)
     flat, values = f"{prefix}flat", f"{prefix}sample"
-    constants = {"flatten": -1, "start": 0, "end": math.prod(shape), "axis": 0, "step": stride}
+    constants = {"flatten": -1, "start": 0, "end": elements, "axis": 0, "step": stride}
     graph.initializer.extend(
         numpy_helper.from_array(np.array([value], np.int64), prefix + name) for name, value in constants.items()
     )
     flatten, *bounds = (prefix + name for name in constants)
     graph.node.append(helper.make_node("Reshape", [tensor, flatten], [flat]))
     graph.node.append(helper.make_node("Slice", [flat, *bounds], [values]))
-    for operator, name in (("ReduceMax", summary.largest), ("ReduceMin", summary.smallest)):
-        graph.node.append(helper.make_node(operator, [tensor], [name], keepdims=0))
-    graph.node.append(helper.make_node("ReduceSum", [tensor], [summary.total], keepdims=0))
-    return Probe(tensor, values, summary)
+    return Probe(tensor, values, elements)
+
+
+def _summarize(graph: onnx.GraphProto, tensor: str, prefix: str) -> Summary:
+    summary = Summary(f"{prefix}largest", f"{prefix}smallest", f"{prefix}total")
+    operators = {"ReduceMax": summary.largest, "ReduceMin": summary.smallest, "ReduceSum": summary.total}
+    graph.node.extend(helper.make_node(operator, [tensor], [name], keepdims=0) for operator, name in operators.items())
+    return summary

@@ -141,7 +141,12 @@ def calibrate(
         factors = channel_factors(prepared.model, measure_channels(prepared.model, placement.tensors, some, progress))
     model = scale_channels(prepared.model, factors)
     histograms = measure_ranges(
-        model, placement.quantized, _feeds(prepared, frames), progress=progress, frame_names=names
+        model,
+        placement.quantized,
+        _feeds(prepared, frames),
+        progress=progress,
+        frame_names=names,
+        extremes=recipe.method == "minmax",
     )
     few = _feeds(prepared, frames.select(SHIFT_FRAMES))
     entries, shared, shifts = _choose(model, placement, histograms, recipe, few)

@@ -173,7 +173,14 @@ def measure_missing(
     missing = missing_ranges(model, ranges)
     if not missing:
         return complete_ranges(model, ranges)
-    histograms = measure_ranges(_without_qdq(model), missing, feeds, progress=progress, frame_names=frame_names)
+    histograms = measure_ranges(
+        _without_qdq(model),
+        missing,
+        feeds,
+        progress=progress,
+        frame_names=frame_names,
+        extremes=method == "minmax",
+    )
     measured = {name: entry.amax for name, entry in choose_ranges(histograms, method).items()}
     return complete_ranges(model, {**ranges, **measured})
 

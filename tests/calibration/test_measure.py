@@ -171,13 +171,15 @@ def test_an_interrupt_ends_the_pass_and_leaves_no_thread() -> None:
 
 
 class TestSampling:
-    def test_extremes_see_every_value_and_the_histogram_a_sample(self) -> None:
+    @pytest.mark.parametrize("extremes", [False, True])
+    def test_the_histogram_sees_a_sample_and_the_extremes_every_value_where_asked(self, extremes: bool) -> None:
         given = feeds(2)
-        histogram = measure_ranges(toy_network(), ["scaled"], given, sample=10)["scaled"]
+        histogram = measure_ranges(toy_network(), ["scaled"], given, sample=10, extremes=extremes)["scaled"]
         values = np.concatenate([feed["frame"] for feed in given]).astype(np.float32) * 2
-        assert (histogram.minimum, histogram.maximum) == (values.min(), values.max())
-        assert histogram.elements == 144
         taken = values.transpose(0, 3, 1, 2).reshape(2, 72)[:, :: sample_stride((1, 3, 4, 6), 10)]
+        seen = values if extremes else taken
+        assert (histogram.minimum, histogram.maximum) == (seen.min(), seen.max())
+        assert (values.max() > taken.max(), histogram.elements) == (True, 144)
         assert taken.size <= 20
         edges = np.arange(histogram.counts.size + 1) * histogram.width
         assert np.array_equal(histogram.counts, np.histogram(taken, edges)[0])
@@ -187,8 +189,11 @@ class TestSampling:
         assert histogram.elements == 144
         assert histogram.counts.sum() <= 20
 
+    @pytest.mark.parametrize("extremes", [False, True])
     @pytest.mark.parametrize(("strange", "pixel"), [("NaN", 0), ("infinity", 1)])
-    def test_a_single_non_finite_value_outside_the_sample_is_found(self, strange: str, pixel: int) -> None:
+    def test_a_single_non_finite_value_outside_the_sample_is_found(
+        self, strange: str, pixel: int, extremes: bool
+    ) -> None:
         """sqrt(pixel - 1) is NaN for pixel 0; 1 / (pixel - 1) is infinite for pixel 1."""
         model = toy_network()
         shift = helper.make_node("Sub", ["planar", "one"], ["lowered"])
@@ -197,7 +202,9 @@ class TestSampling:
         model.graph.node.extend([shift, helper.make_node(operator, ["lowered"], ["strange"])])
         model.graph.output.append(helper.make_tensor_value_info("strange", TensorProto.FLOAT, [1, 3, 4, 6]))
         frame = np.full((1, 4, 6, 3), 50, np.uint8)
-        assert measure_ranges(model, ["strange"], [{"frame": frame}], sample=10)["strange"].maximum < 8
+        watched = ["strange"] if extremes else ["lowered"]
+        measure_ranges(model, watched, [{"frame": frame}], sample=10, extremes=extremes)
         frame[0, 0, 1, 0] = pixel
-        with pytest.raises(CalibrationError, match="tensor strange of frame number 1: values are NaN or infinite"):
-            measure_ranges(model, ["strange"], [{"frame": frame}], sample=10)
+        kind = "tensor" if extremes else "output"
+        with pytest.raises(CalibrationError, match=f"{kind} strange of frame number 1: values are NaN or infinite"):
+            measure_ranges(model, watched, [{"frame": frame}], sample=10, extremes=extremes)

@@ -23,10 +23,19 @@ def doubled(shape: list[int], extra: str = "y") -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("shape", [[1, 4, 30, 40], [1, 4800], [60, 80]])
-def test_large_tensors_give_a_sample_and_a_summary(shape: list[int]) -> None:
+def test_large_tensors_give_a_sample(shape: list[int]) -> None:
     model, (probe,) = add_probes(doubled(shape), ["y"], 200)
-    assert probe.summary is not None
-    assert probe.summary.elements == 4800
+    assert (probe.elements, probe.summary) == (4800, None)
+    assert len(probe.outputs) == 1
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    (sample,) = ReferenceEvaluator(model).run(list(probe.outputs), {"x": x})
+    assert np.array_equal(sample, 2 * x.reshape(-1)[:: sample_stride(tuple(shape), 200)])
+
+
+@pytest.mark.parametrize("shape", [[1, 4, 30, 40], [1, 4800], [60, 80]])
+def test_and_a_summary_where_asked(shape: list[int]) -> None:
+    model, (probe,) = add_probes(doubled(shape), ["y"], 200, extremes=True)
+    assert probe.elements == 4800
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     sample, largest, smallest, total = ReferenceEvaluator(model).run(list(probe.outputs), {"x": x})
     assert np.array_equal(sample, 2 * x.reshape(-1)[:: sample_stride(tuple(shape), 200)])
@@ -50,7 +59,7 @@ def test_tensors_without_a_known_shape_become_outputs() -> None:
 
 
 def test_names_that_are_taken() -> None:
-    model, (probe,) = add_probes(doubled([1, 4, 30, 40], extra="probe_0_sample"), ["y"], 200)
+    model, (probe,) = add_probes(doubled([1, 4, 30, 40], extra="probe_0_sample"), ["y"], 200, extremes=True)
     assert all(name.startswith("probe__0_") for name in probe.outputs)
     x = np.ones((1, 4, 30, 40), np.float32)
     assert ReferenceEvaluator(model).run([probe.outputs[3]], {"x": x}) == [9600]
