@@ -1,4 +1,4 @@
-"""How right a predictor is on labelled frames: mean IoU, IoU by class and pixel accuracy.
+"""How right a predictor is on labelled frames: mean IoU, IoU by class, pixel accuracy and, if asked, boundary IoU.
 
 The protocol: a prediction is brought to the size of its label image by nearest neighbour, one confusion matrix runs
 over all frames, pixels with the ignore index do not count, and a prediction that stands for no class (a void channel,
@@ -13,16 +13,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.boundary import BoundaryScore
 from edgeseg.calibration.bootstrap import class_counts, score_interval
 from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.errors import FrameError, LabelError, ShapeError
 from edgeseg.labels import ClassMapping, LabelSet
 from edgeseg.metrics import ConfusionMatrix
 
-__all__ = ["Predictor", "Score", "check_classes", "resize_nearest", "score_labels"]
+__all__ = ["BoundaryIoU", "Predictor", "Score", "check_classes", "resize_nearest", "score_labels"]
 
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Takes a frame, (H, W, 3) uint8 RGB, and gives its class map, (h, w) uint8, of any size."""
+
+
+@dataclass(frozen=True)
+class BoundaryIoU:
+    """Accuracy near outlines; see `edgeseg.boundary`.
+
+    Attributes:
+        mean: over the classes that have a labelled or predicted pixel, 0..100.
+        iou: by class name, 0..100; None for a class without a labelled or predicted pixel.
+        share: width of the boundary over a frame's diagonal.
+        pixels: that width in the smallest and in the largest frame.
+    """
+
+    mean: float
+    iou: dict[str, float | None]
+    share: float
+    pixels: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,7 @@ class Score:
         digests: SHA-256 of their pixels.
         miou_interval: low and high end of the 95 % interval of `miou`, by bootstrap over the frames; None for fewer
             than two frames.
+        boundary: boundary IoU, where it was asked for.
     """
 
     miou: float
@@ -50,6 +69,7 @@ class Score:
     names: tuple[str, ...]
     digests: tuple[str, ...]
     miou_interval: tuple[float, float] | None = None
+    boundary: BoundaryIoU | None = None
 
     @property
     def frames(self) -> int:
@@ -64,6 +84,7 @@ def score_labels(
     mapping: ClassMapping | None = None,
     *,
     data_classes: LabelSet | None = None,
+    boundary: float | None = None,
     progress: Callable[[int], None] = lambda units: None,
 ) -> Score:
     """Score a predictor against labels.
@@ -75,17 +96,20 @@ def score_labels(
         mapping: brings the predictor's classes to those of the labels, where they differ.
         data_classes: classes of the labels as the data set names them; by default the attribute `label_set` of `data`,
             and where that is missing or None, the labels are taken to hold the predictor's (or mapped) classes.
+        boundary: score boundary IoU too, within this share of a frame's diagonal of an outline.
         progress: called with 1 after every frame.
 
     Raises:
         LabelError: when the predictor's classes are not those of the labels, or a label value is unknown.
         FrameError: when there is no frame.
         ShapeError: when the predictor gives no class map.
+        UsageError: for a share that is not above 0 and at most 1.
     """
     if data_classes is None:
         data_classes = getattr(data, "label_set", None)
     scored = check_classes(classes, mapping, data_classes)
     total = ConfusionMatrix(len(scored))
+    outlines = None if boundary is None else BoundaryScore(len(scored), boundary)
     accuracy, names, digests, counts = [], [], [], []
     for item in data:
         prediction = _class_map(predict(item.frame.image))
@@ -94,6 +118,8 @@ def score_labels(
         prediction = resize_nearest(prediction, item.labels.shape[0], item.labels.shape[1])
         before = total.matrix
         total.add(item.labels, prediction, scored.ignore_index)
+        if outlines is not None:
+            outlines.add(item.labels, prediction, scored.ignore_index)
         counts.append(class_counts(total.matrix - before, scored.ignore_index))
         accuracy.append(_accuracy(item.labels, prediction, scored.ignore_index))
         names.append(item.frame.name)
@@ -103,17 +129,16 @@ def score_labels(
         raise FrameError("there is no labelled frame to score; check the data set's folder and split")
     if not total.matrix.any():
         raise LabelError(f"none of the {len(names)} label images has a pixel of one of the {len(scored)} classes")
-    by_class = (100.0 * total.iou()).tolist()
-    iou = {name: None if np.isnan(value) else value for name, value in zip(scored.names, by_class, strict=True)}
     return Score(
         miou=100.0 * total.mean_iou(),
-        iou=iou,
+        iou=_by_class(scored, total.iou()),
         pixel_accuracy=100.0 * total.pixel_accuracy(),
         confusion=total.matrix,
         frame_accuracy=tuple(accuracy),
         names=tuple(names),
         digests=tuple(digests),
         miou_interval=score_interval(counts),
+        boundary=None if outlines is None else _boundary_iou(outlines, scored),
     )
 
 
@@ -149,6 +174,19 @@ def resize_nearest(class_map: NDArray[np.uint8], height: int, width: int) -> NDA
     columns = np.arange(width) * class_map.shape[1] // width
     resized: NDArray[np.uint8] = class_map[rows[:, None], columns[None, :]]
     return resized
+
+
+def _by_class(scored: LabelSet, iou: NDArray[np.float64]) -> dict[str, float | None]:
+    """IoU in 0..100 by class name; None where there is none."""
+    values = (100.0 * iou).tolist()
+    return {name: None if np.isnan(value) else value for name, value in zip(scored.names, values, strict=True)}
+
+
+def _boundary_iou(outlines: BoundaryScore, scored: LabelSet) -> BoundaryIoU:
+    assert outlines.widths is not None  # of the frames, of which there is one at least
+    return BoundaryIoU(
+        100.0 * outlines.mean_iou(), _by_class(scored, outlines.iou()), outlines.dilation, outlines.widths
+    )
 
 
 def _class_map(prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -70,7 +70,7 @@ class ChannelTies:
         """Number of channels, axis 1 of (1, C, H, W) float32; None for another rank or type."""
         if tensor in self._count:
             return self._count[tensor] or None
-        known = self._index.constant(tensor) is None and self._index.element_type(tensor) == onnx.TensorProto.FLOAT
+        known = not self._index.is_constant(tensor) and self._index.element_type(tensor) == onnx.TensorProto.FLOAT
         shape = self._index.shape(tensor) if known else None
         count = shape[1] if shape is not None and len(shape) == 4 and shape[1] > 0 else 0
         self._count[tensor], self._first[tensor] = count, len(self._parent)
@@ -102,7 +102,7 @@ class ChannelTies:
             self._join(self._first[first] + offset + channel, self._first[second] + channel)
 
     def _visit(self, node: onnx.NodeProto) -> None:
-        computed = [name for name in node.input if name and self._index.constant(name) is None]
+        computed = [name for name in node.input if name and not self._index.is_constant(name)]
         kind = node.op_type
         if kind in _ABSORBING and computed == [node.input[0]] and not attribute(node, "training_mode", 0):
             return

@@ -42,7 +42,7 @@ from edgeseg.labels import ClassMapping, load_mapping
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.tools import tool_versions
 
-__all__ = ["Steps", "bundle_files", "convert", "peak_rss_mb"]
+__all__ = ["Steps", "bundle_files", "convert", "peak_rss_mb", "place_beside"]
 
 _log = logging.getLogger(__name__)
 _PARITY_FRAMES = 2
@@ -101,7 +101,7 @@ def convert(
         EdgesegError: when anything cannot be done; then no bundle is written and an old one stays as it was.
     """
     _check_options(frames, options)
-    folder = options.output or _place_beside(Path(model))
+    folder = options.output or place_beside(Path(model))
     check_place(folder, force=options.force)
     steps = Steps(progress or SilentProgress())
     with steps("prepare"):
@@ -184,7 +184,8 @@ def _quantized(
     return _Converted(model, output, found, calibrated, sensitivity)
 
 
-def _place_beside(model: Path) -> Path:
+def place_beside(model: Path) -> Path:
+    """Where a network's bundle goes unless told otherwise."""
     if not model.name:
         raise ModelError(f"expected an ONNX file, but got {str(model)!r}; give a path such as model.onnx")
     return model.with_suffix(".edgeseg")

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgeseg.calibration.shapes import inferred_shapes
 from edgeseg.errors import ModelError
 
 __all__ = [
@@ -63,6 +64,11 @@ class GraphIndex:
         nodes = self.consumers(tensor)
         return nodes[0] if len(nodes) == 1 and tensor not in self.outputs else None
 
+    def is_constant(self, tensor: str) -> bool:
+        """Whether a tensor is an initializer or comes from a Constant node; its value is not read for it."""
+        node = self.producers.get(tensor)
+        return tensor in self._initializers or (node is not None and node.op_type == "Constant")
+
     def constant(self, tensor: str) -> NDArray[Any] | None:
         """Value of an initializer or of a Constant node; None for a tensor that is computed."""
         if tensor not in self._constants:
@@ -84,7 +90,7 @@ class GraphIndex:
 
     @cached_property
     def _types(self) -> dict[str, onnx.TypeProto.Tensor]:
-        graph = with_shapes(self.model).graph
+        graph = _inferred(self.model)
         values = [*graph.value_info, *graph.input, *graph.output]
         types = {v.name: v.type.tensor_type for v in values}
         for name, tensor in self._initializers.items():
@@ -139,10 +145,17 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which shape inference has written every shape it knows, and no stale one is left."""
-    bare = copy_model(model)
-    del bare.graph.value_info[:]
+    inferred = _inferred(model)
+    result = copy_model(model)
+    for field, values in ((result.graph.value_info, inferred.value_info), (result.graph.output, inferred.output)):
+        del field[:]
+        field.extend(values)
+    return result
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
     try:
-        return onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+        return inferred_shapes(model, strict=True)
     except onnx.shape_inference.InferenceError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(
@@ -253,8 +266,6 @@ def remove_unused(model: onnx.ModelProto) -> None:
     graph.node.extend(reversed(kept))
     made = {o for n in kept for o in n.output}
     for field, names in ((graph.initializer, needed), (graph.value_info, needed & made)):
-        items = [item for item in field if item.name in names]
-        if len(items) != len(field):
-            copies = [type(item).FromString(item.SerializeToString()) for item in items]
-            del field[:]
-            field.extend(copies)
+        # One by one: copies of those that stay would be copies of all weights.
+        for place in reversed([i for i, item in enumerate(field) if item.name not in names]):
+            del field[place]

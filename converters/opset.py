@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, version_converter
 
+from edgeseg.calibration.shapes import is_large, without_weights
 from edgeseg.converters.graph import GraphIndex, attribute, copy_model, drop_attributes, set_constant
 from edgeseg.errors import UnsupportedModelError
 
@@ -43,7 +44,7 @@ def to_target_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         _hold(result)
     if opset != OPSET:
         try:
-            result = version_converter.convert_version(result, OPSET)
+            result = _converted(result)
         except RuntimeError as error:
             reason = str(error).splitlines()[0].rsplit("failed: ", 1)[-1]
             raise UnsupportedModelError(
@@ -57,6 +58,20 @@ def to_target_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.opset_import[:]
     result.opset_import.append(helper.make_opsetid("", OPSET))
     result.ir_version = 8
+    return result
+
+
+def _converted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model at opset 17; the weights, which no converter changes, do not make the way through it."""
+    result = version_converter.convert_version(without_weights(model), OPSET)
+    large = {tensor.name for tensor in model.graph.initializer if is_large(tensor)}
+    given = {value.name for value in model.graph.input}
+    for place in reversed([i for i, v in enumerate(result.graph.input) if v.name in large - given]):
+        del result.graph.input[place]
+    result.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in large)
+    result.producer_name, result.producer_version = model.producer_name, model.producer_version
+    result.doc_string = model.doc_string
+    result.metadata_props.extend(model.metadata_props)
     return result
 
 

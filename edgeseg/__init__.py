@@ -17,9 +17,10 @@ from edgeseg._version import __version__
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
 from edgeseg.labels import ClassMapping, LabelSet
+from edgeseg.loading import load
 from edgeseg.manifest import Manifest
 from edgeseg.segmentation import Segmentation, Timing
-from edgeseg.segmenter import Segmenter, load
+from edgeseg.segmenter import Segmenter
 
 __all__ = [
     "Bundle",

@@ -41,6 +41,9 @@ class BoundaryScore:
     Args:
         classes: number of classes that can be labelled, 1..255.
         dilation: width of the boundary as a share of the diagonal, at least one pixel.
+
+    Attributes:
+        widths: smallest and largest width of the frames so far, in pixels; None before the first.
     """
 
     def __init__(self, classes: int, dilation: float = DILATION) -> None:
@@ -49,6 +52,7 @@ class BoundaryScore:
         if not 0 < dilation <= 1:
             raise UsageError(f"dilation is a share of the diagonal, above 0 and at most 1, but is {dilation}")
         self.classes, self.dilation = classes, dilation
+        self.widths: tuple[int, int] | None = None
         self._shared = np.zeros(classes, np.int64)
         self._either = np.zeros(classes, np.int64)
 
@@ -76,6 +80,8 @@ class BoundaryScore:
                 f"{prediction.shape} {prediction.dtype}"
             )
         width = max(1, round(self.dilation * float(np.hypot(*labels.shape))))
+        narrowest, widest = self.widths or (width, width)
+        self.widths = min(width, narrowest), max(width, widest)
         counted = labels != (256 if ignore_index is None else ignore_index)
         for index in range(self.classes):
             truth, found = (labels == index) & counted, (prediction == index) & counted

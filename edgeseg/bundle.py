@@ -16,10 +16,12 @@ from pathlib import Path
 from edgeseg.errors import BundleError, OutputError
 from edgeseg.manifest import Manifest
 
-__all__ = ["MANIFEST", "MODEL", "Bundle", "check_place", "new_folder", "put_in_place", "write_bundle"]
+__all__ = ["MANIFEST", "MODEL", "SMALLER", "Bundle", "check_place", "new_folder", "put_in_place", "write_bundle"]
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+SMALLER = "smaller"
+"""Folder of a bundle in a bundle: the same classes for smaller frames."""
 _LARGEST_MANIFEST = 64 * 2**20
 
 
@@ -72,6 +74,17 @@ class Bundle:
             if verify:
                 _check(file, name, digest)
         return bundle
+
+    @property
+    def smaller(self) -> Bundle | None:
+        """The network of the same classes for smaller frames that this bundle holds, itself a bundle; None without one.
+
+        Raises:
+            BundleError: as `open`.
+        """
+        if f"{SMALLER}/{MANIFEST}" not in self.manifest.files:
+            return None
+        return Bundle.open(self.path / SMALLER)
 
     def read_model(self) -> bytes:
         """The canonical graph, a serialised ONNX model; its digest is checked again, since files can change."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import ShapeError
 from edgeseg.libraries import require
 
-__all__ = ["FrameFitter", "as_frame", "fit_frame"]
+__all__ = ["FrameFitter", "as_frame", "fit_frame", "lies_on_gpu"]
 
 _CPU_DEVICES = (1, 3)
 """kDLCPU and kDLCUDAHost of DLPack's DLDeviceType: memory that the processor reads."""
@@ -54,6 +54,14 @@ def as_frame(frame: Any) -> NDArray[np.uint8]:
     return checked
 
 
+def lies_on_gpu(array: object) -> bool:
+    """Whether an array of any library lies in a GPU's memory, as far as its protocols say it."""
+    if array is None or isinstance(array, np.ndarray):
+        return False
+    device = getattr(array, "__dlpack_device__", None)
+    return device()[0] not in _CPU_DEVICES if device is not None else hasattr(array, "__cuda_array_interface__")
+
+
 def fit_frame(
     frame: NDArray[Any], height: int, width: int, *, buffer: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
@@ -84,9 +92,7 @@ def fit_frame(
 
 def _from_library(frame: Any) -> NDArray[Any]:
     """An array of another library as NumPy sees it."""
-    if hasattr(frame, "__cuda_array_interface__") or (
-        hasattr(frame, "__dlpack_device__") and frame.__dlpack_device__()[0] not in _CPU_DEVICES
-    ):
+    if lies_on_gpu(frame):
         raise ShapeError(
             f"frame lies in a GPU's memory ({type(frame).__name__}), but this engine takes frames in the processor's; "
             "copy it there first: frame.cpu() with torch, frame.get() with CuPy"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeseg.apps.camera.gst import APT
+from edgeseg.apps.camera.pixels import TAKEN
 from edgeseg.apps.camera.platform import Platform
 from edgeseg.errors import MissingDependencyError, UsageError
 
@@ -83,7 +84,7 @@ def decoder(codec: str, asked: str | None, platform: Platform) -> list[str]:
 def to_pixels(
     flip: str, size: tuple[int, int] | None, scale_to: tuple[int, int] | None, platform: Platform
 ) -> list[str]:
-    """From what a camera or decoder gives to RGB or RGBA frames in memory.
+    """From what a camera or decoder gives to frames in memory in a format that `pixels` reads.
 
     Args:
         flip: one of `FLIPS`.
@@ -101,4 +102,4 @@ def to_pixels(
     turned = [] if flip == "none" else [f"videoflip video-direction={FLIPS[flip][1]}"]
     if turned and wanted is not None:
         scaled, turned = [], [*turned, "videoscale", f"video/x-raw{caps}"]
-    return [*turned, *scaled, "videoconvert", "video/x-raw,format=RGB"]
+    return [*turned, *scaled, "videoconvert", TAKEN]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.apps.camera.blending import blend, blend_table, warm_up
 from edgeseg.apps.camera.results import CameraResult
 from edgeseg.errors import UsageError
 from edgeseg.labels import LabelSet
@@ -81,16 +83,12 @@ def draw(result: CameraResult, drawing: Drawing, frames_per_second: float | None
     """
     cv2 = require("cv2", "draw results")
     image, class_map = result.frame.image, result.segmentation.class_map
-    labels = result.segmentation.labels
-    shown = drawing.shown(labels)
-    colors = labels.colors()
-    colors[~shown] = 0
+    shown, colors, table = _tables(result.segmentation.labels, drawing)
     picture: NDArray[np.uint8]
     if drawing.style == "mask":
         picture = cv2.applyColorMap(class_map, colors[:, None, :])
     else:
-        drawn = shown | (np.arange(256) >= len(labels))
-        picture = _blend(image, class_map, colors, drawn, drawing.alpha)
+        picture = blend(image, class_map, table)
         if drawing.style == "side-by-side":
             picture = cv2.hconcat([np.ascontiguousarray(image), picture])
     if drawing.legend:
@@ -101,22 +99,13 @@ def draw(result: CameraResult, drawing: Drawing, frames_per_second: float | None
     return picture
 
 
-def _blend(
-    image: NDArray[np.uint8],
-    class_map: NDArray[np.uint8],
-    colors: NDArray[np.uint8],
-    shown: NDArray[np.bool_],
-    alpha: float,
-) -> NDArray[np.uint8]:
-    """Colours over the frame; classes that are not drawn leave it as it is."""
-    cv2 = require("cv2", "draw results")
-    colored = cv2.applyColorMap(class_map, colors[:, None, :])
-    blended: NDArray[np.uint8] = cv2.addWeighted(np.ascontiguousarray(image), 1 - alpha, colored, alpha, 0)
-    if not shown.all():
-        hidden = cv2.LUT(class_map, np.where(shown, 0, 255).astype(np.uint8))
-        if cv2.countNonZero(hidden):
-            cv2.copyTo(np.ascontiguousarray(image), hidden, blended)
-    return blended
+@functools.lru_cache(maxsize=8)
+def _tables(labels: LabelSet, drawing: Drawing) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Which classes are drawn, the colours of those alone, and their blends with every value of a frame."""
+    shown = drawing.shown(labels)
+    colors = labels.colors()
+    colors[~shown] = 0
+    return shown, colors, blend_table(colors, shown | (np.arange(256) >= len(labels)), drawing.alpha)
 
 
 def _write_legend(picture: NDArray[np.uint8], result: CameraResult, shown: NDArray[np.bool_]) -> None:
@@ -154,6 +143,8 @@ class Painter:
 
     def __init__(self, drawing: Drawing | None = None) -> None:
         self.drawing = drawing or Drawing()
+        if self.drawing.style != "mask":
+            warm_up()
         self._lock = threading.Lock()
         self._drawn: tuple[CameraResult, NDArray[np.uint8]] | None = None
         self._finished: float | None = None

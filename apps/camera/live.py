@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeseg.apps.camera.capture import Capture, Patience, Source
 from edgeseg.apps.camera.intake import Intake
+from edgeseg.apps.camera.pace import NetworkChoice, Pace
 from edgeseg.apps.camera.platform import Platform
 from edgeseg.apps.camera.results import CameraFrame, CameraResult, Sink, StreamFacts
 from edgeseg.apps.camera.statistics import StreamStatistics
@@ -27,8 +28,6 @@ __all__ = ["Live", "LiveOptions", "Stream"]
 _log = logging.getLogger(__name__)
 
 Segment = Callable[[NDArray[Any]], Segmentation]
-_LEAST_RATE = 1.0
-"""Results per second that --max-latency leaves even to a network that is too slow for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class LiveOptions:
         queue: frames of each stream that wait for the network at most.
         lossless: every frame is segmented and the sources wait; for files.
         every: a frame is segmented when it comes at least this many after the last one.
-        max_latency: ms from capture to class map; frames that would exceed it are skipped. None for no limit.
+        max_latency: ms from capture to class map; frames that would exceed it are skipped, and where that does not
+            help a smaller network takes over, if there is one. None for no limit.
         patience: how long streams are waited for.
     """
 
@@ -70,10 +70,13 @@ class Live:
         labels: names and colours of the classes.
         streams: at least one; they are named "0", "1", ... in their order.
         options: how frames are chosen.
+        smaller: networks of the same classes that take over, one after the other, while `segment` is too slow for
+            `options.max_latency`; the largest first.
         platform: of the machine; None finds out.
 
     Raises:
-        EdgesegError: for a source that this machine cannot capture.
+        EdgesegError: for a source that this machine cannot capture, or smaller networks that could never take over or
+            have other classes.
     """
 
     def __init__(
@@ -83,11 +86,14 @@ class Live:
         streams: Sequence[Stream],
         options: LiveOptions | None = None,
         *,
+        smaller: Sequence[Segment] = (),
         platform: Platform | None = None,
     ) -> None:
-        self._segment, self._labels = segment, labels
+        self._networks, self._labels = (segment, *smaller), labels
         self._stream = segment.stream if isinstance(segment, Segmenter) else None
         self._options = options or LiveOptions()
+        _check_smaller(smaller, labels, self._options)
+        self.network = NetworkChoice(_names(self._networks), self._options.max_latency)
         self._streams = {str(number): stream for number, stream in enumerate(streams)}
         self.statistics = {name: StreamStatistics(name) for name in self._streams}
         self._intake = Intake(self.statistics, length=self._options.queue, lossless=self._options.lossless)
@@ -97,7 +103,7 @@ class Live:
                 name,
                 self._intake.put,
                 self.statistics[name],
-                lambda name=name: self._intake.ended(name),  # type: ignore[misc]
+                lambda name=name: self._ended(name),  # type: ignore[misc]
                 patience=self._options.patience,
                 platform=platform,
             )
@@ -105,7 +111,7 @@ class Live:
         }
         self._sinks: dict[str, list[Sink]] = {name: [] for name in self._streams}
         self._wanted = dict.fromkeys(self._streams, 0)
-        self._pace = {name: _Pace(self._options.max_latency, name) for name in self._streams}
+        self._pace = {name: Pace(self._options.max_latency, name) for name in self._streams}
         self.sink_errors: list[EdgesegError] = []
         self._error: BaseException | None = None
         self._ready, self._done = threading.Event(), threading.Event()
@@ -159,6 +165,13 @@ class Live:
             if error is not None:
                 raise error
 
+    def _ended(self, name: str) -> None:
+        error = self._captures[name].error
+        if error is not None and len(self._streams) > 1:
+            # It is raised when all streams have ended, which may be hours later.
+            _log.error("stream %s ended: %s", name, error)
+        self._intake.ended(name)
+
     def _infer(self) -> None:
         try:
             self._start_sinks()
@@ -202,7 +215,7 @@ class Live:
         if self._is_skipped(frame):
             return
         try:
-            segmentation = self._segment(frame.image)
+            segmentation = self._networks[self.network.level](frame.image)
         except ShapeError as error:
             self.statistics[frame.stream].failed()
             _log.warning("stream %s: frame %d: %s", frame.stream, frame.number, error)
@@ -212,6 +225,9 @@ class Live:
     def _finish(self, frame: CameraFrame, segmentation: Segmentation) -> None:
         result = CameraResult(frame, segmentation, time.monotonic())
         self._pace[frame.stream].done(result)
+        if self.network.done(result):
+            for pace in self._pace.values():
+                pace.network_changed()
         self.statistics[frame.stream].segmented(result)
         self._hand_on(result)
 
@@ -251,42 +267,26 @@ class Live:
             _log.error("%s stopped: %s", getattr(sink, "address", type(sink).__name__), error)
 
 
-class _Pace:
-    """Decides which frames are too late for --max-latency, by what the last ones took."""
+def _names(networks: Sequence[Segment]) -> list[str]:
+    """What people call them: the size of their input, HEIGHTxWIDTH, where it is known."""
+    names: list[str] = []
+    for number, network in enumerate(networks):
+        entry = network.bundle.manifest.input if isinstance(network, Segmenter) else None
+        name = f"{entry.height}x{entry.width}" if entry else f"network {number}"
+        names.append(f"{name} ({number})" if name in names else name)
+    return names
 
-    def __init__(self, limit: float | None, name: str) -> None:
-        self._limit, self._name = limit, name
-        self._needed: float | None = None
-        self._last = -1.0
-        self._captured: float | None = None
-        self._interval = 0.0
-        self._skipping = self._told = False
 
-    def is_late(self, frame: CameraFrame) -> bool:
-        """Whether a frame's class map would come after the limit, and another frame may make it."""
-        if self._limit is None or self._needed is None:
-            return False
-        now = time.monotonic()
-        if self._captured is not None:
-            self._interval = 0.9 * self._interval + 0.1 * max(1e3 * (frame.captured - self._captured), 0.0)
-        self._captured = frame.captured
-        age = 1e3 * (now - frame.captured)
-        if self._needed > self._limit and not self._told:
-            self._told = True
-            _log.warning(
-                "stream %s: the network alone takes %.0f ms, more than --max-latency %.0f; only fresh frames are taken",
-                *(self._name, self._needed, self._limit),
+def _check_smaller(smaller: Sequence[Segment], labels: LabelSet, options: LiveOptions) -> None:
+    """Refuse networks that could never take over, or whose class maps mean something else."""
+    if smaller and (options.max_latency is None or options.lossless):
+        raise UsageError(
+            "a smaller network takes over where --max-latency is not kept, so it needs --max-latency, and frames at "
+            "their own pace (--realtime)"
+        )
+    for network in smaller:
+        if isinstance(network, Segmenter) and network.labels.names != labels.names:
+            raise UsageError(
+                f"{network.bundle.path} has the classes {', '.join(network.labels.names)}, but the first network has "
+                f"{', '.join(labels.names)}; a smaller network needs the same ones"
             )
-        # A network that is too slow by itself gets the freshest frames, and one a second in any case.
-        allowed = max(self._limit - self._needed, min(self._interval, self._limit))
-        late = age > allowed and now - self._last < 1 / _LEAST_RATE
-        if late and not self._skipping:
-            _log.warning("stream %s: skipping frames to keep --max-latency %.0f ms", self._name, self._limit)
-        self._skipping = self._skipping or late
-        return late
-
-    def done(self, result: CameraResult) -> None:
-        """What a frame took."""
-        self._last = result.finished
-        needed = result.segmentation.timing.total
-        self._needed = needed if self._needed is None else 0.8 * self._needed + 0.2 * needed

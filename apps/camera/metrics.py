@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edgeseg.apps.camera.pace import NetworkChoice
 from edgeseg.apps.camera.statistics import Board, StreamStatistics
 from edgeseg.errors import MissingDependencyError, OutputError, UsageError
 
@@ -39,8 +40,8 @@ def parse_address(text: str) -> tuple[str, int]:
 class _Collector:
     """Makes Prometheus' metrics of the statistics when they are asked for."""
 
-    def __init__(self, statistics: Mapping[str, StreamStatistics], board: Board) -> None:
-        self._statistics, self._board = statistics, board
+    def __init__(self, statistics: Mapping[str, StreamStatistics], board: Board, network: NetworkChoice | None) -> None:
+        self._statistics, self._board, self._network = statistics, board, network
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -63,6 +64,12 @@ class _Collector:
                 bounds = [*(f"{limit / 1000:g}" for limit in LIMITS_MS), "+Inf"]
                 latency.add_metric([name, stage], list(zip(bounds, counts, strict=True)), total / 1000)
         yield latency
+        if self._network is not None:
+            found = self._network.snapshot()
+            words = "which network segments; 0 is the first, larger numbers are smaller networks"
+            yield GaugeMetricFamily("edgeseg_network_level", words, value=found["level"])
+            words = "times that another network took over"
+            yield CounterMetricFamily("edgeseg_network_switches", words, value=found["switches"])
         values = self._board.read()
         if values.get("watts") is not None:
             yield GaugeMetricFamily("edgeseg_power_watts", "what the board draws", value=values["watts"])
@@ -80,13 +87,20 @@ class MetricsServer:
         address: see `parse_address`; port 0 takes a free one.
         statistics: by stream.
         board: temperature and power.
+        network: which of several networks segments; None where there is one.
 
     Raises:
         MissingDependencyError: without prometheus_client.
         OutputError: when the port cannot be had.
     """
 
-    def __init__(self, address: str, statistics: Mapping[str, StreamStatistics], board: Board) -> None:
+    def __init__(
+        self,
+        address: str,
+        statistics: Mapping[str, StreamStatistics],
+        board: Board,
+        network: NetworkChoice | None = None,
+    ) -> None:
         host, port = parse_address(address)
         try:
             from prometheus_client import CollectorRegistry, start_http_server
@@ -95,7 +109,7 @@ class MetricsServer:
             raise MissingDependencyError("prometheus_client", "serve --metrics", cure) from error
         # A registry of its own: the library's global one would mix in another program's metrics.
         registry = CollectorRegistry()
-        registry.register(_Collector(statistics, board))
+        registry.register(_Collector(statistics, board, network))
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.apps.camera.gst import gstreamer, mapped
+from edgeseg.apps.camera.gst import gstreamer
+from edgeseg.apps.camera.pixels import TAKEN, FrameReader, warm_up
 from edgeseg.apps.camera.sources import ARRIVALS, FRAMES, PYTHON_FRAMES
-from edgeseg.errors import EdgesegError, FrameError, UsageError
+from edgeseg.errors import EdgesegError, UsageError
 
 __all__ = ["Arrival", "Ending", "Pipeline", "error_text"]
 
@@ -24,8 +25,6 @@ _log = logging.getLogger(__name__)
 
 _LOOKING = 50_000_000  # nanoseconds that a wait for a frame lasts before the bus is looked at
 _FREEING = 2.0  # seconds that a pipeline has to stop; one that hangs is left to its thread
-_FORMATS = {"RGB": 3, "RGBA": 4, "RGBx": 4, "BGRx": 4, "BGRA": 4, "BGR": 3}
-"""Bytes a pixel of the formats that a pipeline may give."""
 
 _HINTS = {
     "Failed to create CaptureSession": "the camera's service holds it: sudo systemctl restart nvargus-daemon",
@@ -42,7 +41,7 @@ class Arrival:
     """A frame out of the pipeline.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, a copy.
+        image: (H, W, 3) uint8 RGB, an array of its own.
         gap: frames that came before it and were left out in the pipeline, or broken.
         captured: `time.monotonic()` of its capture.
     """
@@ -97,8 +96,12 @@ class Pipeline:
         self._sink = _only_appsink(self._gst, self._pipeline)
         self.python_source = self._pipeline.get_by_name(PYTHON_FRAMES)
         self._bus = self._pipeline.get_bus()
+        self._read = FrameReader()
+        if TAKEN in launch:
+            warm_up()
         self._arrived: collections.deque[int] = collections.deque()
-        self._count_arrivals()
+        if self._leaves_out():
+            self._count_arrivals()
         self._carried = 0
         self.broken = 0
 
@@ -185,6 +188,12 @@ class Pipeline:
         flags = self._gst.SeekFlags.SEGMENT if self._loop else self._gst.SeekFlags.NONE
         threading.Thread(target=self._seek, args=(self._pipeline, flags), name="edgeseg-loop", daemon=True).start()
 
+    def _leaves_out(self) -> bool:
+        """Whether frames can be left out on the way, which must then be counted: a call from C to Python for each."""
+        queue = self._pipeline.get_by_name(ARRIVALS)
+        drops = bool(self._sink.get_property("drop"))
+        return drops or queue is None or queue.get_property("leaky").value_nick != "no"
+
     def _count_arrivals(self) -> None:
         """Remember the time stamp of every frame before any is left out."""
         arrived = self._arrived
@@ -217,7 +226,7 @@ class Pipeline:
         buffer = sample.get_buffer()
         gap, self._carried = self._carried + self._gap(buffer.pts), 0
         try:
-            image = _pixels(sample.get_caps(), buffer)
+            image = self._read(sample)
         except EdgesegError as error:
             self.broken += 1
             self._carried = gap + 1
@@ -267,35 +276,3 @@ def _only_appsink(gst: Any, pipeline: Any) -> Any:
     if len(sinks) != 1:
         raise UsageError(f"a pipeline needs one appsink for its frames, but this has {len(sinks)}; name it {FRAMES}")
     return sinks[0]
-
-
-def _pixels(caps: Any, buffer: Any) -> NDArray[np.uint8]:
-    """A copy of a buffer's pixels as (H, W, 3) uint8 RGB."""
-    structure = caps.get_structure(0)
-    name = structure.get_value("format")
-    if name not in _FORMATS:
-        raise UsageError(f"frames must come as {', '.join(_FORMATS)}, but are {name}; put videoconvert before the end")
-    height, width, size = structure.get_value("height"), structure.get_value("width"), _FORMATS[name]
-    meta = gstreamer().GstVideo.buffer_get_video_meta(buffer)
-    # Without a description of its own, a buffer's rows begin at multiples of four bytes (GstVideoInfo).
-    offset, stride = (meta.offset[0], meta.stride[0]) if meta is not None else (0, -(-width * size // 4) * 4)
-    with mapped(buffer) as content:
-        if offset + stride * (height - 1) + width * size > content.size:
-            raise FrameError(f"a frame of {width}x{height} {name} has only {content.size} bytes")
-        view = np.lib.stride_tricks.as_strided(content[offset:], (height, width, size), (stride, size, 1))
-        order = (2, 1, 0) if name.startswith("BGR") else (0, 1, 2)
-        if size == 3 and order == (0, 1, 2):
-            copied: NDArray[np.uint8] = view.copy()
-            return copied
-        return _reordered(view, order)
-
-
-def _reordered(view: NDArray[np.uint8], order: tuple[int, int, int]) -> NDArray[np.uint8]:
-    import cv2
-
-    codes = {
-        (4, (0, 1, 2)): cv2.COLOR_RGBA2RGB,
-        (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB,
-        (3, (2, 1, 0)): cv2.COLOR_BGR2RGB,
-    }
-    return np.asarray(cv2.cvtColor(view, codes[view.shape[2], order]), np.uint8)

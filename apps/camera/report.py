@@ -41,7 +41,11 @@ class Report:
         if stats is not None:
             with output_errors(stats):
                 self._file = stats.open("a", encoding="utf-8")
-        self._server = None if metrics is None else MetricsServer(metrics, live.statistics, self._board)
+        # One network alone is no choice, and is not told about.
+        self._network = live.network if len(live.network.names) > 1 else None
+        self._server = None
+        if metrics is not None:
+            self._server = MetricsServer(metrics, live.statistics, self._board, self._network)
 
     def __enter__(self) -> Report:
         return self
@@ -58,7 +62,7 @@ class Report:
         if not self._quiet:
             for name, values in recent.items():
                 _say(log_line(name, values, board))
-        self._write({"time": time.time(), "streams": recent, **board})
+        self._write({"time": time.time(), "streams": recent, **self._chosen(), **board})
 
     def finish(self) -> None:
         """Close file and port; a second call does nothing."""
@@ -74,10 +78,11 @@ class Report:
         """Everything since the start."""
         streams = {name: statistics.snapshot() for name, statistics in self._live.statistics.items()}
         errors = [str(error) for error in self._live.sink_errors]
-        return {"seconds": self._seconds or time.monotonic() - self._began, "streams": streams, "sink_errors": errors}
+        seconds = self._seconds or time.monotonic() - self._began
+        return {"seconds": seconds, "streams": streams, **self._chosen(), "sink_errors": errors}
 
     def text(self) -> str:
-        """The summary for people, one line a stream."""
+        """The summary for people, one line a stream, and one about the networks where there are several."""
         found = self.summary()
         lines = []
         for name, values in found["streams"].items():
@@ -90,7 +95,14 @@ class Report:
                 f"stream {name}: {values['segmented']} of {values['captured']} frames in {found['seconds']:.1f} s, "
                 f"{values['segmented'] / found['seconds']:.1f} frames/s{times}{', ' + rest if rest else ''}"
             )
+        if self._network is not None:
+            counts = self._network.snapshot()["segmented"]
+            lines.append(f"networks: {', '.join(f'{name} {count} frames' for name, count in counts.items())}")
         return "\n".join(lines)
+
+    def _chosen(self) -> dict[str, Any]:
+        """Which network segments, where there are several."""
+        return {} if self._network is None else {"network": self._network.snapshot()}
 
     def _write(self, line: dict[str, Any]) -> None:
         """Append a line; a disk that is full ends this file, not the application."""

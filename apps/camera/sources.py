@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from edgeseg.apps.camera.decoders import CODECS, FLIPS, decoder, to_pixels
+from edgeseg.apps.camera.pixels import TAKEN
 from edgeseg.apps.camera.platform import Platform
 from edgeseg.calibration.images import IMAGE_SUFFIXES
 from edgeseg.errors import FrameError, UsageError, unknown_name
@@ -121,7 +122,7 @@ def public_address(address: str) -> str:
 
 
 def launch_string(address: str, options: SourceOptions, platform: Platform) -> str:
-    """The pipeline of a source, for `gst_parse_launch`: RGB, RGBA or BGRx frames come out of its appsink `frames`.
+    """The pipeline of a source, for `gst_parse_launch`: frames that `pixels` reads come out of its appsink `frames`.
 
     Args:
         address: of the source, see docs/camera.md; a string with " ! " in it is a pipeline of the user's own.
@@ -224,7 +225,7 @@ def _own_pipeline(text: str, options: SourceOptions) -> str:
     text = text.strip().rstrip("!").rstrip()
     if re.search(r"\bappsink\b", text):
         return text
-    return " ! ".join([text, "videoconvert", "video/x-raw,format=RGB", *_ending(options, paced=False)])
+    return " ! ".join([text, "videoconvert", TAKEN, *_ending(options, paced=False)])
 
 
 def _ending(options: SourceOptions, *, paced: bool) -> list[str]:

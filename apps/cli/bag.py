@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, share
+from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, engine_options, share
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         ImageBag(options.source, options.topic, skip_broken=options.skip_broken) as bag,
     ):
         check_bag_output(options.output, source=options.source, force=options.force)
-        with edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter:
+        with edgeseg.load(options.bundle, **engine_options(options)) as segmenter:
             done = _segment(segmenter, bag, options)
             done["backend"] = segmenter.backend_name
     if options.json:

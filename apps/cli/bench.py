@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, positive_count
+from edgeseg.apps.cli.options import add_backend_arguments, add_skip_broken_argument, engine_options, positive_count
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, table
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     meter = power.PowerMeter(power.find_sensors()) if options.power else None
     with (
         only_results_on_stdout(),
-        edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter,
+        edgeseg.load(options.bundle, **engine_options(options)) as segmenter,
     ):
         frames = _frames(options, segmenter)
         backend = get_backend(segmenter.backend_name)

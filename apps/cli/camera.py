@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.apps.cli.options import add_backend_arguments, positive_count, share
+from edgeseg.apps.cli.options import add_backend_arguments, engine_options, positive_count, share
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json
 from edgeseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgeseg import Segmenter
     from edgeseg.apps.camera.live import Stream
     from edgeseg.apps.camera.sources import SourceOptions
 
@@ -109,7 +110,19 @@ def _add_pace_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--queue", type=positive_count, default=1, metavar="N", help="frames that may wait (default 1)")
     group.add_argument("--every-n", type=positive_count, default=1, metavar="N", help="segment each Nth frame")
     group.add_argument(
-        "--max-latency", type=_positive, metavar="MS", help="skip frames whose class map would come later than this"
+        "--max-latency",
+        type=_positive,
+        metavar="MS",
+        help="skip frames whose class map would come later than this; where that is not enough, change to the smaller "
+        "network that the bundle holds, or to --smaller",
+    )
+    group.add_argument(
+        "--smaller",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="BUNDLE",
+        help="a faster network of the same classes for --max-latency; several, the largest first",
     )
     group.add_argument(
         "--watchdog", type=_positive, default=3.0, metavar="S", help="seconds without a frame: camera lost (default 3)"
@@ -137,9 +150,10 @@ def run(options: argparse.Namespace) -> int:
         patience=Patience(frame=options.watchdog),
     )
     with only_results_on_stdout(), contextlib.ExitStack() as stack:
-        segmenter = stack.enter_context(edgeseg.load(options.bundle, backend=options.backend, threads=options.threads))
+        segmenter = stack.enter_context(edgeseg.load(options.bundle, **engine_options(options)))
         streams = _streams(options, sinks, segmenter, lossless)
-        live = Live(segmenter, segmenter.labels, streams, choices)
+        smaller = [stack.enter_context(each) for each in _smaller(options, segmenter, lossless)]
+        live = Live(segmenter, segmenter.labels, streams, choices, smaller=smaller)
         report = stack.enter_context(Report(live, options.stats, options.metrics, quiet=options.quiet))
         stack.enter_context(_ended_by_signals())
         try:
@@ -155,6 +169,21 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(report.text())
     return 1 if live.sink_errors else 0
+
+
+def _smaller(options: argparse.Namespace, segmenter: Segmenter, lossless: bool) -> Iterator[Segmenter]:
+    """The networks that take over where --max-latency is not kept: those given, else the one in the bundle."""
+    import edgeseg
+
+    if options.smaller and (options.max_latency is None or lossless):
+        need = "--realtime: every frame of a file is segmented" if options.max_latency else "--max-latency"
+        raise UsageError(f"--smaller needs {need}")
+    bundles = options.smaller
+    if not bundles and options.max_latency is not None and not lossless:
+        held = segmenter.bundle.smaller
+        bundles = [] if held is None else [held.path]
+    for path in bundles:
+        yield edgeseg.load(path, backend=segmenter.backend_name, threads=options.threads)
 
 
 def _lossless(options: argparse.Namespace, sinks: list[str]) -> bool:

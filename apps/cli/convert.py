@@ -11,6 +11,7 @@ from edgeseg.apps.cli.options import (
     add_map_argument,
     add_preprocessing_arguments,
     add_skip_broken_argument,
+    frame_size,
     points,
     positive_count,
     preprocessing,
@@ -18,6 +19,7 @@ from edgeseg.apps.cli.options import (
     stated_color,
 )
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary, spread
+from edgeseg.bundle import SMALLER
 from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.converters.options import DEFAULT_BUDGET, DEFAULT_COUNT, DEFAULT_METHOD, TARGETS, ConvertOptions
 from edgeseg.errors import UsageError
@@ -92,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantization.add_argument(
         "--output-name", metavar="TENSOR", help="the logits, where the network has several outputs"
     )
+    quantization.add_argument(
+        "--also-size",
+        type=frame_size,
+        metavar="HxW",
+        help="put the network for smaller frames into the bundle too, for camera --max-latency; needs a network whose "
+        "input size is dynamic",
+    )
     quantization.add_argument("-o", dest="bundle", type=Path, metavar="BUNDLE", help="default: MODEL.edgeseg")
     quantization.add_argument("--force", action="store_true", help="replace an existing bundle")
     quantization.add_argument("--licence", metavar="TEXT", help="licence of the weights, kept in the bundle")
@@ -143,9 +152,14 @@ def run(options: argparse.Namespace) -> int:
     arguments = _convert_options(options)
     from edgeseg.apps.cli.progress import progress_for
     from edgeseg.converters.convert import convert
+    from edgeseg.converters.smaller import convert_with_smaller
 
+    model, progress = network_file(options.model), progress_for(options.quiet)
     with only_results_on_stdout():
-        result = convert(network_file(options.model), options.frames, arguments, progress_for(options.quiet))
+        if options.also_size is None:
+            result = convert(model, options.frames, arguments, progress)
+        else:
+            result = convert_with_smaller(model, options.frames, arguments, options.also_size, progress)
     if options.json:
         print_json(summary(result))
     else:
@@ -216,6 +230,7 @@ def summary(result: ConvertResult) -> dict[str, Any]:
         "frames": result.frames,
         "method": quantization.method,
         "scores": scores_summary(manifest.scores),
+        "smaller": _smaller(result),
         "layers": {
             "int8": quantization.count("int8"),
             "float": quantization.count("float"),
@@ -228,6 +243,15 @@ def summary(result: ConvertResult) -> dict[str, Any]:
         "report": str(result.report),
         "remarks": list(result.remarks),
     }
+
+
+def _smaller(result: ConvertResult) -> dict[str, Any] | None:
+    """Size (height, width) and scores of the network for smaller frames; None without one."""
+    held = result.bundle.smaller
+    if held is None:
+        return None
+    entry = held.manifest.input
+    return {"size": [entry.height, entry.width], "scores": scores_summary(held.manifest.scores)}
 
 
 def _text(result: ConvertResult) -> str:
@@ -248,6 +272,10 @@ def _text(result: ConvertResult) -> str:
             f"  scores  {metric}: float {scores.float_score:.2f}, {name} {scores.int8_score:.2f}, "
             f"drop {scores.drop:.2f}{spread(scores.drop_interval)} on {len(scores.frame_names)} frames{seen}"
         )
+    if (smaller := _smaller(result)) is not None:
+        height, width = smaller["size"]
+        score = f", {name} {smaller['scores']['int8']:.2f}" if smaller["scores"] else ""
+        lines.append(f"  smaller {height}x{width}{score}, in {result.bundle.path}/{SMALLER}")
     lines += [f"  note    {remark}" for remark in result.remarks]
     lines.append(f"  report  {result.report}")
     lines.append(f"  took    {sum(result.seconds.values()):.1f} s, peak memory {result.peak_rss_mb:.0f} MB")

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,22 @@ from edgeseg.apps.cli.options import (
     add_map_argument,
     add_preprocessing_arguments,
     add_skip_broken_argument,
+    engine_options,
     positive_count,
     preprocessing,
+    share,
     stated_color,
 )
 from edgeseg.apps.cli.progress import progress_for
 from edgeseg.apps.cli.refining import add_refine_arguments, asked_refinement
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, spread, table
 from edgeseg.backends import get_backend
+from edgeseg.boundary import DILATION
 from edgeseg.errors import UsageError
 from edgeseg.zoo import network_file
 
 if TYPE_CHECKING:
-    from edgeseg.calibration.scoring import Predictor, Score
+    from edgeseg.calibration.scoring import BoundaryIoU, Predictor, Score
     from edgeseg.labels import LabelSet
     from edgeseg.refine import Refinement
     from edgeseg.segmenter import Segmenter
@@ -54,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--every", type=positive_count, default=1, metavar="N", help="score every Nth frame only")
     add_skip_broken_argument(data)
     add_map_argument(data)
+    data.add_argument(
+        "--boundary",
+        nargs="?",
+        type=share,
+        const=DILATION,
+        metavar="SHARE",
+        help=f"boundary IoU too, within this share of a frame's diagonal of an outline (without one {DILATION:g})",
+    )
     add_backend_arguments(parser)
     add_refine_arguments(parser)
     classes = parser.add_argument_group("a float network, with --onnx")
@@ -81,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
             data = replace(data, label_set=check_classes(network.classes, mapping, data.label_set))
             start = time.perf_counter()
             with progress_for(options.quiet).step("evaluate", len(data)) as step:
-                score = score_labels(network.predict, data, network.classes, mapping, progress=step)
+                score = score_labels(
+                    network.predict, data, network.classes, mapping, boundary=options.boundary, progress=step
+                )
             seconds = time.perf_counter() - start
     if options.json:
         print_json({**_summary(score, network, seconds), "skipped": data.skipped})
@@ -102,6 +115,8 @@ class _Network:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.boundary == 0:
+        raise UsageError("--boundary is a share of a frame's diagonal above 0, such as 0.02; give one or leave it out")
     asked_refinement(options)
     if (options.bundle is None) == (options.onnx is None):
         raise UsageError("evaluate takes one network: either a BUNDLE or --onnx MODEL.onnx")
@@ -117,8 +132,9 @@ def _check(options: argparse.Namespace) -> None:
         preprocessing(options)
         if options.backend != "auto":
             get_backend(options.backend)
-        if options.threads is not None:
-            raise UsageError("--threads only goes with a bundle; leave it out with --onnx")
+        for name in ("threads", "plan"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} only goes with a bundle; leave it out with --onnx")
 
 
 @contextlib.contextmanager
@@ -126,7 +142,7 @@ def _network(options: argparse.Namespace) -> Iterator[_Network]:
     if options.bundle is not None:
         import edgeseg
 
-        with edgeseg.load(options.bundle, backend=options.backend, threads=options.threads) as segmenter:
+        with edgeseg.load(options.bundle, **engine_options(options)) as segmenter:
             name, refine = str(options.bundle), asked_refinement(options)
             yield _Network(
                 name, segmenter.backend_name, segmenter.labels, _predictor(segmenter, refine), options.refine
@@ -171,6 +187,7 @@ def _summary(score: Score, network: _Network, seconds: float) -> dict[str, Any]:
         "miou_interval": score.miou_interval,
         "iou": score.iou,
         "pixel_accuracy": score.pixel_accuracy,
+        "boundary_iou": None if score.boundary is None else asdict(score.boundary),
         "frames": score.frames,
         "seconds": round(seconds, 3),
         "classes": list(score.iou),
@@ -179,13 +196,28 @@ def _summary(score: Score, network: _Network, seconds: float) -> dict[str, Any]:
 
 
 def _text(score: Score, network: _Network, seconds: float) -> str:
-    rows = [("class", "IoU", "labelled pixels")]
+    near = score.boundary
+    rows = [("class", "IoU", *([] if near is None else ["boundary IoU"]), "labelled pixels")]
     for index, (name, value) in enumerate(score.iou.items()):
-        shown = "-" if value is None else f"{value:.2f}"
-        rows.append((name, shown, f"{int(score.confusion[index].sum()):,}"))
-    rows.append(("mean", f"{score.miou:.2f}", f"{int(score.confusion.sum()):,}"))
+        outline = [] if near is None else [_iou(near.iou[name])]
+        rows.append((name, _iou(value), *outline, f"{int(score.confusion[index].sum()):,}"))
+    mean = [] if near is None else [_iou(near.mean)]
+    rows.append(("mean", _iou(score.miou), *mean, f"{int(score.confusion.sum()):,}"))
     how = network.backend if network.refine is None else f"{network.backend}, {network.refine}"
+    boundary = "" if near is None else f"boundary IoU {near.mean:.2f} within {_width(near)} of an outline\n"
     return (
-        f"{table(rows, right=(1, 2))}\n\nmean IoU {score.miou:.2f}{spread(score.miou_interval)}\n"
+        f"{table(rows, right=tuple(range(1, len(rows[0]))))}\n\nmean IoU {score.miou:.2f}"
+        f"{spread(score.miou_interval)}\n{boundary}"
         f"pixel accuracy {score.pixel_accuracy:.2f} % on {score.frames} frames, {how}, {seconds:.1f} s"
     )
+
+
+def _iou(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _width(near: BoundaryIoU) -> str:
+    """The boundary's width in words: the same for frames of one size."""
+    low, high = near.pixels
+    pixels = f"{high} pixel{'s' * (high > 1)}" if low == high else f"{low} to {high} pixels"
+    return f"{pixels} ({near.share:g} of the diagonal)"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _FRAMES = 8
+_CRF = "  crf     {0}, not in the graph: run the bundle with --refine densecrf --refine-preset {0}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +147,7 @@ def _summary(done: Exported, source: _Source) -> dict[str, Any]:
         "frames": done.frames,
         "pixels": done.pixels,
         "ties": done.ties,
+        "crf": None if done.crf is None else str(done.crf),
         "stated": source.metadata.summary(),
         "remarks": list(source.remarks),
     }
@@ -159,6 +161,7 @@ def _text(done: Exported, source: _Source) -> str:
         f"{done.path}",
         f"  image   {shapes[0]}, logits {shapes[1]}, {done.parameters:,} parameters",
         f"  agrees  with torch in the class of all {done.pixels:,} pixels of {compared}{ties}",
+        *([] if done.crf is None else [_CRF.format(done.crf)]),
         *(f"  note    {remark}" for remark in source.remarks),
     ]
     return "\n".join(lines)

@@ -23,6 +23,7 @@ __all__ = [
     "add_preprocessing_arguments",
     "add_skip_broken_argument",
     "augmentation",
+    "engine_options",
     "frame_size",
     "network_option",
     "network_options",
@@ -101,6 +102,17 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "otherwise TensorRT where it and a GPU are here, else the faster of the others, timed once",
     )
     parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads; default: all of this process")
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="engine of TensorRT that edgeseg build -o wrote; default: the one in the bundle",
+    )
+
+
+def engine_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `edgeseg.load` takes of parsed `add_backend_arguments`."""
+    return {"backend": options.backend, "threads": options.threads, "plan": options.plan}
 
 
 _NETWORK_OPTIONS = ("width", "q", "backbone")

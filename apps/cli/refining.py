@@ -18,7 +18,9 @@ def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("refinement, after the network and at the frame's size")
     group.add_argument("--refine", metavar="NAME", help="densecrf or gridcrf; default: none")
     group.add_argument(
-        "--refine-preset", metavar="NAME", help="parameters of densecrf: deeplab (the default), densecrf or crfasrnn"
+        "--refine-preset",
+        metavar="NAME|FILE.json",
+        help="parameters of densecrf: deeplab (the default), densecrf, crfasrnn, or what export wrote of a CRF-as-RNN",
     )
 
 
@@ -27,6 +29,7 @@ def asked_refinement(options: argparse.Namespace) -> Refinement | None:
 
     Raises:
         UsageError: for an unknown one, or a preset without or of another refinement.
+        InputError: for a file of parameters that cannot be read.
     """
     if options.refine is None:
         if options.refine_preset is not None:

@@ -17,7 +17,7 @@ from edgeseg.converters.report.ranges import range_section
 from edgeseg.converters.report.sensitivity import TITLE, sensitivity_section
 from edgeseg.manifest import Layer
 
-__all__ = ["report_html", "sensitivity_html"]
+__all__ = ["html_page", "report_html", "sensitivity_html"]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _SECTIONS = {
@@ -63,7 +63,7 @@ def report_html(content: ReportContent) -> str:
             origin_section(content),
         ),
     )
-    return _page(f"{manifest.network.name}: {number_format} report", body)
+    return html_page(f"{manifest.network.name}: {number_format} report", body)
 
 
 def sensitivity_html(name: str, sensitivity: Sensitivity, layers: Sequence[Layer], frames: Sequence[str]) -> str:
@@ -84,10 +84,17 @@ def sensitivity_html(name: str, sensitivity: Sensitivity, layers: Sequence[Layer
         element("h1", name),
         element("p", "Frames: " + ", ".join(frames), class_="lead"),
     )
-    return _page(f"{name}: {TITLE}", element("body", head, element("main", sensitivity_section(sensitivity, layers))))
+    main = element("main", sensitivity_section(sensitivity, layers))
+    return html_page(f"{name}: {TITLE}", element("body", head, main))
 
 
-def _page(title: str, body: Markup) -> str:
+def html_page(title: str, body: Markup) -> str:
+    """A whole page in the report's style, without scripts and other files.
+
+    Args:
+        title: of the window.
+        body: its body element.
+    """
     return "<!doctype html>\n" + element("html", _head(title), body, lang="en") + "\n"
 
 

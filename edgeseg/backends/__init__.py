@@ -27,6 +27,7 @@ __all__ = [
     "Backend",
     "BundleBackend",
     "ClassMapEngine",
+    "DeviceEngine",
     "Engine",
     "LayerProfile",
     "Target",
@@ -106,6 +107,30 @@ class ClassMapEngine(Protocol):
 
         Raises:
             ShapeError, EngineError: as for `Engine.infer`; EngineError also for logits that are not finite.
+        """
+        ...
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """What an engine of logits on a GPU may do beyond `ClassMapEngine`: leave frame and class map in its memory."""
+
+    def infer_on_device(
+        self, frame: Any, upsampling: Callable[[tuple[int, int]], Upsampling], class_map: Any = None
+    ) -> NDArray[np.uint8] | None:
+        """Run once with one frame that lies in the GPU's memory, and is not copied to the processor's.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB of any size and strides, with `__dlpack__` or `__cuda_array_interface__`.
+            upsampling: where the pixels of a frame of that size (H, W) sample the logits.
+            class_map: (H, W) uint8 in the GPU's memory, written when this returns; None for an array.
+
+        Returns:
+            The class map (H, W) uint8, a new array in the processor's memory; None where `class_map` is given.
+
+        Raises:
+            ShapeError: for another frame or class map, or one on another GPU.
+            EngineError: as `ClassMapEngine.infer_class_map`, and where its kernels are not to be had.
         """
         ...
 

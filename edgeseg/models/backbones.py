@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgeseg.models.blocks import ConvBatchNorm
 
-__all__ = ["BACKBONES", "Backbone", "resnet18", "xception39"]
+__all__ = ["BACKBONES", "Backbone", "BasicBlock", "resnet18", "xception39"]
 
 
 class Backbone(nn.Module):

@@ -16,10 +16,13 @@ from edgeseg.models.network import SegmentationNetwork, initialise
 from edgeseg.models.vgg import VGG16
 from edgeseg.models.width import check_choice, check_width, scaled
 
-__all__ = ["DeepLabv1"]
+__all__ = ["DeepLabv1", "dilated_vgg16", "large_field"]
 
 _FIELD = 12
 """Dilation of fc6, which gives the large field of view (table 2)."""
+
+_WIDE = 1024
+"""Channels of fc6 and fc7."""
 
 _BRANCH = 128
 """Channels of each branch of the multi-scale form (section 4.3)."""
@@ -48,21 +51,10 @@ class DeepLabv1(SegmentationNetwork):
         check_choice("deeplabv1", "variant", variant, ("largefov", "msc"))
         check_width("deeplabv1", width)
         super().__init__(classes)
-        self.backbone = VGG16(width)
-        # The hole algorithm: the fourth pooling keeps the size, so the layers behind it are dilated.
-        for module in self.backbone.stages[-1].modules():
-            if isinstance(module, nn.Conv2d):
-                module.dilation = module.padding = (2, 2)
-        self.pools = nn.ModuleList(nn.MaxPool2d(3, stride=stride, padding=1) for stride in (2, 2, 2, 1, 1))
+        self.backbone, self.pools = dilated_vgg16(width)
         channels = self.backbone.channels
-        wide = scaled(1024, width)
-        self.last = nn.Sequential(
-            nn.AvgPool2d(3, stride=1, padding=1),
-            *_conv(channels[-1], wide, 3, dilation=_FIELD),
-            nn.Dropout(0.5),
-            *_conv(wide, wide, 1),
-            nn.Dropout(0.5),
-        )
+        wide = scaled(_WIDE, width)
+        self.last = large_field(channels[-1], wide)
         self.branches = nn.ModuleList()
         self.feature_channels = wide
         if variant == "msc":
@@ -90,6 +82,27 @@ class DeepLabv1(SegmentationNetwork):
         """See `SegmentationNetwork.predict`."""
         logits: Tensor = self.prediction(features)
         return logits
+
+
+def dilated_vgg16(width: float) -> tuple[VGG16, nn.ModuleList]:
+    """VGG-16's convolutions, the last three dilated, and the five poolings behind its stages: features of stride 8."""
+    backbone = VGG16(width)
+    # The hole algorithm: the fourth pooling keeps the size, so the layers behind it are dilated.
+    for module in backbone.stages[-1].modules():
+        if isinstance(module, nn.Conv2d):
+            module.dilation = module.padding = (2, 2)
+    return backbone, nn.ModuleList(nn.MaxPool2d(3, stride=stride, padding=1) for stride in (2, 2, 2, 1, 1))
+
+
+def large_field(channels_in: int, channels: int) -> nn.Sequential:
+    """fc6 and fc7 with the large field of view, (N, channels_in, H, W) to (N, channels, H, W)."""
+    return nn.Sequential(
+        nn.AvgPool2d(3, stride=1, padding=1),
+        *_conv(channels_in, channels, 3, dilation=_FIELD),
+        nn.Dropout(0.5),
+        *_conv(channels, channels, 1),
+        nn.Dropout(0.5),
+    )
 
 
 def _conv(channels_in: int, channels: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from edgeseg.models.blocks import ConvBatchNorm
 from edgeseg.models.network import resize
 from edgeseg.models.pooling import average_pool
 
-__all__ = ["ASPP", "PyramidPooling", "separable_atrous"]
+__all__ = ["ASPP", "AtrousBranches", "PyramidPooling", "separable_atrous"]
 
 
 class PyramidPooling(nn.Module):
@@ -41,11 +41,11 @@ class PyramidPooling(nn.Module):
         return torch.cat(joined, 1)
 
 
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling with image-level features (L.-C. Chen et al., arXiv 1706.05587, section 3.3).
+class AtrousBranches(nn.Module):
+    """The branches of atrous spatial pyramid pooling (L.-C. Chen et al., arXiv 1706.05587, section 3.3).
 
     A 1x1 convolution, three 3x3 convolutions of different rates and the mean of the whole image behind a 1x1
-    convolution, joined and projected; BatchNorm and ReLU after each.
+    convolution; BatchNorm and ReLU after each.
 
     Args:
         channels_in, channels: of the input and of the output.
@@ -68,14 +68,30 @@ class ASPP(nn.Module):
                 branches.append(ConvBatchNorm(channels_in, channels, 3, dilation=rate))
         self.branches = nn.ModuleList(branches)
         self.whole = ConvBatchNorm(channels_in, channels, 1)
-        self.project = ConvBatchNorm((len(branches) + 1) * channels, channels, 1)
+
+    def read(self, maps: Tensor) -> list[Tensor]:
+        """(N, channels_in, H, W) to five maps (N, channels, H, W)."""
+        found = [branch(maps) for branch in self.branches]
+        whole = self.whole(maps.mean((2, 3), keepdim=True))
+        return [*found, resize(whole, int(maps.shape[2]), int(maps.shape[3]), self.align_corners)]
+
+
+class ASPP(AtrousBranches):
+    """Atrous spatial pyramid pooling with image-level features: the branches, joined and projected.
+
+    Args:
+        channels_in, channels, output_stride, align_corners, separable: see `AtrousBranches`.
+    """
+
+    def __init__(
+        self, channels_in: int, channels: int, output_stride: int, *, align_corners: bool, separable: bool = False
+    ) -> None:
+        super().__init__(channels_in, channels, output_stride, align_corners=align_corners, separable=separable)
+        self.project = ConvBatchNorm((len(self.branches) + 1) * channels, channels, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, channels_in, H, W) to (N, channels, H, W)."""
-        joined = [branch(maps) for branch in self.branches]
-        whole = self.whole(maps.mean((2, 3), keepdim=True))
-        joined.append(resize(whole, int(maps.shape[2]), int(maps.shape[3]), self.align_corners))
-        projected: Tensor = self.project(torch.cat(joined, 1))
+        projected: Tensor = self.project(torch.cat(self.read(maps), 1))
         return projected
 
 

@@ -55,7 +55,9 @@ class RefineNet(SegmentationNetwork):
         self.blocks = nn.ModuleList([deepest, *finer])
         self.drop = nn.Dropout(0.5)
         self.prediction = _conv(self.feature_channels, classes, bias=True)
-        initialise(self)
+        # The decoder keeps torch's own start, as in that code: without BatchNorm, Kaiming weights in its two dozen
+        # residual units and pooling chains give logits of 100,000, from which no training recovers.
+        initialise(self.backbone)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """See `SegmentationNetwork.encode`."""

@@ -70,7 +70,10 @@ class DilatedResNet(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(N, 3, H, W) to the features of the four stages; odd sizes are rounded up at each stride."""
-        maps: Tensor = self.stem(image)
+        return self.run_stages(self.stem(image))
+
+    def run_stages(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `forward` gives, from the maps of the stem."""
         found = []
         for stage in self.stages:
             maps = stage(maps)

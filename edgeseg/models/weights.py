@@ -32,7 +32,8 @@ def load_weights(network: SegmentationNetwork, path: str | Path) -> None:
         network: is changed in place; stays as it was where the file is refused.
         path: a file of `torch.save`: a state dict of this network, a dict whose key `network` holds one (and
             maybe `ema` its moving average, which is then taken), or the state dict published with ESPNet or ESPNetv2.
-            A deployed network's may lack the auxiliary heads, which then keep the weights that they have.
+            A deployed network's may lack the auxiliary heads, and FCN's the CRF of CRF-as-RNN; these then keep the
+            weights that they have.
 
     Raises:
         InputError: for a file that cannot be read or holds more than tensors, and for the weights of another network;
@@ -41,8 +42,7 @@ def load_weights(network: SegmentationNetwork, path: str | Path) -> None:
     path = Path(path)
     state = _translated(_state_dict(_read(path), path))
     expected: Mapping[str, Tensor] = network.state_dict()
-    heads = any(name.startswith("auxiliary.") for name in state)
-    missing = [n for n in expected if n not in state and not _optional(n, heads)]
+    missing = [n for n in expected if n not in state and not _optional(n, state)]
     left_over = [n for n in state if n not in expected]
     other_shape = [
         f"{n} {_shape(state[n])} where {_shape(expected[n])} is expected"
@@ -101,9 +101,12 @@ def _kind(value: object) -> str:
     return f"an object of type {type(value).__name__}"
 
 
-def _optional(name: str, heads: bool) -> bool:
+def _optional(name: str, state: Mapping[str, Tensor]) -> bool:
+    part, dot, _ = name.partition(".")
+    if part in ("auxiliary", "crf"):
+        return not any(given.startswith(part + dot) for given in state)
     # Files of torch before 0.4.1 do not have the counter, and inference does not read it.
-    return name.endswith("num_batches_tracked") or (name.startswith("auxiliary.") and not heads)
+    return name.endswith("num_batches_tracked")
 
 
 def _shape(tensor: Tensor) -> str:

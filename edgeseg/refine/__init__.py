@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeseg.refine.classical import Quadtree, otsu
 from edgeseg.refine.dense_crf import PRESETS, DenseCRF
 from edgeseg.refine.grid_crf import GridCRF
+from edgeseg.refine.learned_crf import LearnedCRF
 from edgeseg.refine.segment import REFINEMENTS, Refinement, refinement, segment_refined, stream_refined
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "REFINEMENTS",
     "DenseCRF",
     "GridCRF",
+    "LearnedCRF",
     "Quadtree",
     "Refinement",
     "otsu",

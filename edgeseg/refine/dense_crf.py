@@ -15,12 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
-from edgeseg.refine.gaussian import AllPairs, Filter, Separable, appearance_features, lattice_filter
+from edgeseg.refine.gaussian import (
+    AllPairs,
+    Filter,
+    Normalization,
+    Normalized,
+    Separable,
+    appearance_features,
+    lattice_filter,
+)
 from edgeseg.refine.probabilities import as_planes, as_rows, check_sizes, log_softmax, softmax
 
 __all__ = ["PRESETS", "DenseCRF"]
-
-Normalization = Literal["symmetric", "pixel", "none"]
 
 
 @dataclass(frozen=True)
@@ -98,29 +104,9 @@ class DenseCRF:
             smooth = Separable(frame.shape[0], frame.shape[1], self.smoothness_deviation)
             kernels.append((self.smoothness_weight, smooth))
         return [
-            (weight, _Normalized(kernel, frame.shape[0] * frame.shape[1], self.normalization))
+            (weight, Normalized(kernel, frame.shape[0] * frame.shape[1], self.normalization))
             for weight, kernel in kernels
         ]
-
-
-class _Normalized:
-    """A filter with its rows, and for "symmetric" its columns too, divided by (the roots of) their sums."""
-
-    def __init__(self, kernel: Filter, pixels: int, normalization: Normalization) -> None:
-        self._kernel = kernel
-        self._before: NDArray[np.float32] | None = None
-        self._after: NDArray[np.float32] | None = None
-        if normalization != "none":
-            # The authors' code adds the same to a sum that may be 0 in the lattice.
-            sums = kernel(np.ones((pixels, 1), np.float32)) + np.float32(1e-20)
-            self._after = 1 / np.sqrt(sums) if normalization == "symmetric" else 1 / sums
-            self._before = self._after if normalization == "symmetric" else None
-
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        result = self._kernel(values if self._before is None else values * self._before)
-        if self._after is not None:
-            result *= self._after
-        return result
 
 
 PRESETS: dict[str, DenseCRF] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,18 @@ from edgeseg.errors import ShapeError
 from edgeseg.libraries import require
 from edgeseg.refine.lattice import PermutohedralLattice
 
-__all__ = ["EXACT_PIXELS", "AllPairs", "Filter", "Separable", "appearance_features", "lattice_filter"]
+__all__ = [
+    "EXACT_PIXELS",
+    "AllPairs",
+    "Filter",
+    "Normalization",
+    "Normalized",
+    "Separable",
+    "appearance_features",
+    "lattice_filter",
+]
+
+Normalization = Literal["symmetric", "pixel", "none"]
 
 EXACT_PIXELS = 16384
 """Pixels of the largest frame that `AllPairs` takes; its time grows with the square of them."""
@@ -20,9 +31,9 @@ _BLOCK = 1024
 
 
 class Filter(Protocol):
-    """A kernel matrix K: gives sum_j K(i, j) v_j, the pixel itself included."""
+    """A kernel matrix K: gives sum_j K(i, j) v_j, the pixel itself included, or sum_j K(j, i) v_j where transposed."""
 
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, values: NDArray[np.float32], *, transposed: bool = False) -> NDArray[np.float32]:
         """(N, C) float32, pixels in rows, to (N, C) float32."""
         ...
 
@@ -64,8 +75,9 @@ class AllPairs:
             )
         self._features = features.astype(np.float64)
 
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filter (N, C) float32."""
+    def __call__(self, values: NDArray[np.float32], *, transposed: bool = False) -> NDArray[np.float32]:
+        """Filter (N, C) float32; the kernel is its own transposed."""
+        del transposed
         features, result = self._features, np.empty(values.shape, np.float32)
         squares = (features**2).sum(axis=1)
         for start in range(0, len(features), _BLOCK):
@@ -94,8 +106,9 @@ class Separable:
             taps.append(np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2))
         self._rows, self._columns = taps
 
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filter (N, C) float32."""
+    def __call__(self, values: NDArray[np.float32], *, transposed: bool = False) -> NDArray[np.float32]:
+        """Filter (N, C) float32; the kernel is its own transposed."""
+        del transposed
         cv2: Any = require("cv2", "filter class probabilities")
         planes = np.ascontiguousarray(values.T).reshape(-1, *self._size)
         done = [
@@ -109,3 +122,31 @@ class Separable:
 def lattice_filter(features: NDArray[np.float32]) -> Filter:
     """The kernel of `AllPairs`, approximated by a permutohedral lattice in linear time."""
     return PermutohedralLattice(features).filter
+
+
+class Normalized:
+    """A filter with its rows, and for "symmetric" its columns too, divided by (the roots of) their sums.
+
+    Args:
+        kernel: the filter K, of row sums D.
+        pixels: number of points.
+        normalization: "symmetric" D**-1/2 K D**-1/2, "pixel" D**-1 K, or "none".
+    """
+
+    def __init__(self, kernel: Filter, pixels: int, normalization: Normalization) -> None:
+        self._kernel = kernel
+        self._before: NDArray[np.float32] | None = None
+        self._after: NDArray[np.float32] | None = None
+        if normalization != "none":
+            # The code of Kraehenbuehl and Koltun adds the same to a sum that may be 0 in the lattice.
+            sums = kernel(np.ones((pixels, 1), np.float32)) + np.float32(1e-20)
+            self._after = 1 / np.sqrt(sums) if normalization == "symmetric" else 1 / sums
+            self._before = self._after if normalization == "symmetric" else None
+
+    def __call__(self, values: NDArray[np.float32], *, transposed: bool = False) -> NDArray[np.float32]:
+        """Filter (N, C) float32."""
+        before, after = (self._after, self._before) if transposed else (self._before, self._after)
+        result = self._kernel(values if before is None else values * before, transposed=transposed)
+        if after is not None:
+            result *= after
+        return result

@@ -58,11 +58,13 @@ class PermutohedralLattice:
         self.neighbours = np.empty((dimensions + 1, self.vertices, 2), np.int32)
         run_compiled(PURPOSE, _connect, slots, keys[: self.vertices], self.neighbours)
 
-    def filter(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def filter(self, values: NDArray[np.float32], *, transposed: bool = False) -> NDArray[np.float32]:
         """Filter values of the points.
 
         Args:
             values: (N, C) float32.
+            transposed: apply the transposed matrix, which blurs along the axes in the opposite order: where corners
+                are missing, the order matters.
 
         Returns:
             (N, C) float32, a new array.
@@ -77,7 +79,8 @@ class PermutohedralLattice:
         result = np.empty(values.shape, np.float32)
         # Row 0 stands for every corner that does not exist: it stays zero.
         grid = np.zeros((2, self.vertices + 1, values.shape[1]), np.float32)
-        arguments = (self.corners, self.weights, self.neighbours)
+        neighbours = self.neighbours[::-1] if transposed else self.neighbours
+        arguments = (self.corners, self.weights, np.ascontiguousarray(neighbours))
         run_compiled(PURPOSE, _filter, np.ascontiguousarray(values), *arguments, grid[0], grid[1], result)
         return result
 

@@ -12,6 +12,7 @@ from edgeseg import streaming
 from edgeseg.errors import UsageError, unknown_name
 from edgeseg.refine.dense_crf import PRESETS, DenseCRF
 from edgeseg.refine.grid_crf import GridCRF
+from edgeseg.refine.learned_crf import LearnedCRF
 from edgeseg.segmentation import Segmentation, Timing
 from edgeseg.segmenter import NamedFrame, Segmenter
 
@@ -29,14 +30,17 @@ def refinement(name: str, preset: str | None = None) -> Refinement:
 
     Args:
         name: one of `REFINEMENTS`.
-        preset: one of `dense_crf.PRESETS`, for densecrf only; None for DeepLab's.
+        preset: one of `dense_crf.PRESETS`, or the .json file of a `LearnedCRF`, for densecrf only; None for DeepLab's.
 
     Raises:
         UsageError: for an unknown name, or a preset of a refinement that has none.
+        InputError: for a file that does not hold the parameters of a CRF.
     """
     if name not in REFINEMENTS:
         raise UsageError(unknown_name("refinement", name, REFINEMENTS))
     if name == "densecrf":
+        if preset is not None and preset.lower().endswith(".json"):
+            return LearnedCRF.read(preset)
         if preset is not None and preset not in PRESETS:
             raise UsageError(unknown_name("preset of densecrf", preset, PRESETS))
         return PRESETS[preset or "deeplab"]

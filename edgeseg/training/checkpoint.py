@@ -13,6 +13,7 @@ import torch
 
 from edgeseg.errors import ModelError, OutputError
 from edgeseg.models import create, create_dsrl
+from edgeseg.models.crfasrnn import CRFasRNN
 from edgeseg.models.network import SegmentationNetwork
 from edgeseg.training.recipe import Recipe
 
@@ -30,7 +31,10 @@ def build_network(recipe: Recipe) -> SegmentationNetwork:
     classes, deploy = len(recipe.labels), recipe.deploy
     if recipe.dsrl:
         return create_dsrl(recipe.network, classes=classes, deploy=deploy, head=recipe.head, **recipe.options)
-    return create(recipe.network, classes=classes, deploy=deploy, **recipe.options)
+    network = create(recipe.network, classes=classes, deploy=deploy, **recipe.options)
+    if isinstance(network, CRFasRNN):
+        network.normalised_by(recipe.mean, recipe.std)
+    return network
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

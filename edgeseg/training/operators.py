@@ -225,6 +225,14 @@ def _unsqueeze(step: Step, x: Tensor, *_: Tensor) -> Tensor:
     return x
 
 
+def _axes(step: Step, x: Tensor) -> list[int]:
+    """What a reduction runs over: an attribute, or for ReduceSum an input; all axes where neither says."""
+    if len(step.inputs) > 1 and step.inputs[1]:
+        return step.integers(1)
+    axes: list[int] = step.get("axes", list(range(x.ndim)))
+    return axes
+
+
 def _maximum(step: Step, *x: Tensor) -> Tensor:
     del step
     return functools.reduce(torch.maximum, x)
@@ -256,7 +264,10 @@ OPERATORS: dict[str, Operator] = {
     "MaxPool": _max_pool,
     "Mul": lambda step, x, y: x * y,
     "PRelu": _prelu,
-    "ReduceMean": lambda step, x: x.mean(step.get("axes", list(range(x.ndim))), bool(step.get("keepdims", 1))),
+    "ReduceMax": lambda step, x: x.amax(_axes(step, x), bool(step.get("keepdims", 1))),
+    "ReduceMean": lambda step, x: x.mean(_axes(step, x), bool(step.get("keepdims", 1))),
+    "ReduceMin": lambda step, x: x.amin(_axes(step, x), bool(step.get("keepdims", 1))),
+    "ReduceSum": lambda step, x, *axes: x.sum(_axes(step, x), bool(step.get("keepdims", 1))),
     "Relu": lambda step, x: functional.relu(x),
     "Reshape": _reshape,
     "Resize": _resize,
@@ -264,6 +275,7 @@ OPERATORS: dict[str, Operator] = {
     "Slice": _slice,
     "Softmax": lambda step, x: torch.softmax(x, step.get("axis", -1)),
     "Split": _split,
+    "Sqrt": lambda step, x: torch.sqrt(x),
     "Sub": lambda step, x, y: x - y,
     "Tanh": lambda step, x: torch.tanh(x),
     "Transpose": lambda step, x: x.permute(step.get("perm", list(range(x.ndim))[::-1])),

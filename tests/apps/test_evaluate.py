@@ -60,6 +60,38 @@ class TestBundle:
         assert lines[1].split() == ["red", "93.75", "360"]
         assert lines[-1].startswith("pixel accuracy 98.96 % on 3 frames, onnxruntime")
 
+    def test_boundary_iou(self, edgeseg: Run, bundle: Path, data: Path) -> None:
+        found = json.loads(edgeseg("evaluate", bundle, "--data", data, "--boundary", "0.1", "--json")[1])
+        near = found["boundary_iou"]
+        assert (near["share"], near["pixels"]) == (0.1, [4, 4])
+        assert list(near["iou"]) == found["classes"]
+        # The wrong column lies at an outline: it weighs more there than in the whole frame.
+        assert near["iou"]["red"] < found["iou"]["red"]
+        assert near["iou"]["blue"] == pytest.approx(100)
+        assert near["mean"] == pytest.approx(sum(near["iou"].values()) / 3)
+        assert json.loads(edgeseg("evaluate", bundle, "--data", data, "--json")[1])["boundary_iou"] is None
+
+    def test_boundary_iou_in_the_table(self, edgeseg: Run, bundle: Path, data: Path) -> None:
+        code, out, _ = edgeseg("evaluate", bundle, "--data", data, "--boundary")
+        lines = out.splitlines()
+        assert code == 0
+        assert lines[0].split() == ["class", "IoU", "boundary", "IoU", "labelled", "pixels"]
+        near = lines[4].split()[2]
+        assert lines[4].split()[::3] == ["mean", "2,304"]
+        assert f"boundary IoU {near} within 1 pixel (0.02 of the diagonal) of an outline" in lines
+
+    @pytest.mark.parametrize(
+        ("share", "message"),
+        [
+            ("0", "--boundary is a share of a frame's diagonal above 0, such as 0.02"),
+            ("2", "expected a number from 0 to 1, but got '2'"),
+        ],
+    )
+    def test_refuses_a_boundary(self, edgeseg: Run, bundle: Path, data: Path, share: str, message: str) -> None:
+        code, out, err = edgeseg("evaluate", bundle, "--data", data, "--boundary", share)
+        assert (code, out) == (2, "")
+        assert message in err
+
     def test_every_second_frame(self, edgeseg: Run, bundle: Path, data: Path) -> None:
         out = edgeseg("evaluate", bundle, "--data", data, "--every", "2", "--json")[1]
         assert json.loads(out)["frames"] == 2

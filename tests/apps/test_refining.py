@@ -11,7 +11,7 @@ import pytest
 from support.colours import Run
 
 import edgeseg as library
-from edgeseg.refine import refinement
+from edgeseg.refine import LearnedCRF, refinement
 
 
 def read(path: Path) -> np.ndarray:
@@ -55,6 +55,53 @@ class TestRun:
         assert found["confusion"] == [[360, 0, 0, 0], [24, 384, 0, 0], [0, 0, 1536, 0]]
         text = edgeseg("evaluate", bundle, "--data", data, "--refine", name)[1]
         assert f"on 3 frames, onnxruntime, {name}, " in text
+
+
+class TestLearned:
+    """A file of parameters that `edgeseg export` wrote of a CRF-as-RNN."""
+
+    @pytest.fixture
+    def crf(self, tmp_path: Path) -> Path:
+        random = np.random.default_rng(0)
+        matrices = (np.eye(3) + random.normal(0, 0.1, (3, 3, 3))).astype(np.float32)
+        (tmp_path / "net.crf.json").write_text(LearnedCRF(*matrices[:2], -matrices[2]).to_json())
+        return tmp_path / "net.crf.json"
+
+    def test_refines(self, edgeseg: Run, bundle: Path, frames: Path, tmp_path: Path, crf: Path) -> None:
+        speckle(frames)
+        options = ("--class-map", "--refine", "densecrf", "--refine-preset", crf)
+        code, _, err = edgeseg("run", bundle, frames, "-o", tmp_path / "out", *options)
+        assert (code, err) == (0, "")
+        with library.load(bundle) as segmenter:
+            for file in sorted(frames.iterdir()):
+                image = np.ascontiguousarray(read(file)[:, :, ::-1])
+                expected = LearnedCRF.read(crf)(segmenter.logits(image), image).argmax(axis=0)
+                assert np.array_equal(read(tmp_path / "out" / file.name), expected)
+
+    def test_is_scored(self, edgeseg: Run, bundle: Path, data: Path, crf: Path) -> None:
+        options = ("--refine", "densecrf", "--refine-preset", crf, "--json")
+        code, out, err = edgeseg("evaluate", bundle, "--data", data, *options)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["confusion"] == [[360, 0, 0, 0], [24, 384, 0, 0], [0, 0, 1536, 0]]
+
+    def test_of_other_classes(self, edgeseg: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+        eye = np.eye(4, dtype=np.float32)
+        (tmp_path / "four.json").write_text(LearnedCRF(eye, eye, -eye).to_json())
+        options = ("--refine", "densecrf", "--refine-preset", tmp_path / "four.json")
+        code, out, err = edgeseg("evaluate", bundle, "--data", data, *options)
+        assert (code, out) == (1, "")
+        assert "these parameters were learned with 4 classes, but the network has 3" in err
+
+    def test_a_file_that_is_none(self, edgeseg: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+        options = ("--refine", "densecrf", "--refine-preset", tmp_path / "none.json")
+        code, out, err = edgeseg("evaluate", bundle, "--data", data, *options)
+        assert (code, out) == (1, "")
+        assert f"cannot read the CRF's parameters {tmp_path / 'none.json'}: No such file or directory" in err
+
+    def test_of_gridcrf(self, edgeseg: Run, bundle: Path, data: Path, crf: Path) -> None:
+        code, _, err = edgeseg("evaluate", bundle, "--data", data, "--refine", "gridcrf", "--refine-preset", crf)
+        assert code == 2
+        assert "gridcrf has no presets; leave the preset" in err
 
 
 class TestWithout:

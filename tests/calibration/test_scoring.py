@@ -42,6 +42,33 @@ class TestScoreLabels:
         assert (score.frames, score.names) == (2, ("a", "bb"))
         assert score.digests == tuple(item.frame.digest for item in data)
 
+    def test_boundary_iou_beside_the_confusion_matrix(self) -> None:
+        """Of 6x6 pixels the ring of 20 counts at a width of one; one of them is wrong, and one inside it does not."""
+        labels, found = np.zeros((6, 6), np.uint8), np.zeros((6, 6), np.uint8)
+        found[0, 0] = found[2, 2] = 1
+        data = [labelled("a", labels.tolist())]
+        score = score_labels(always(found.tolist()), data, THREE, boundary=0.02)
+        assert score.boundary is not None
+        # The hole at (2, 2) has an outline too: around it four pixels of the ring inside the ring are near it.
+        ring = np.ones((6, 6), bool)
+        ring[1:5, 1:5] = False
+        inner = ring.copy()
+        inner[1:4, 1:4] = True
+        inner[2, 2] = inner[0, 0] = False
+        iou = 100 * (ring & inner).sum() / (ring | inner).sum()
+        assert score.boundary.iou == {"road": pytest.approx(iou), "car": 0.0, "tree": None}
+        assert score.boundary.mean == pytest.approx(iou / 2)
+        assert (score.boundary.share, score.boundary.pixels) == (0.02, (1, 1))
+        assert score_labels(always(found.tolist()), data, THREE).boundary is None
+
+    def test_the_boundary_of_a_mapped_prediction(self) -> None:
+        mapping = ClassMapping((0, 0, 1), LabelSet(("a", "b"), ((0, 0, 0), (1, 1, 1))))
+        data = [labelled("a", [[0, 0, 1, 255]])]
+        score = score_labels(always([[0, 1, 2, 2]]), data, THREE, mapping, boundary=0.5)
+        assert score.boundary is not None
+        assert score.boundary.iou == {"a": pytest.approx(100), "b": pytest.approx(100)}
+        assert score.boundary.pixels == (2, 2)
+
     def test_the_interval_of_the_mean(self) -> None:
         data = [labelled(name, [[0, 0, 1, 1]]) for name in ("a", "bb", "ccc")]
         maps = [[[0, 0, 1, 1]], [[0, 0, 1, 0]], [[0, 0, 0, 0]]]

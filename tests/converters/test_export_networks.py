@@ -42,19 +42,21 @@ class Case:
         options: for `create`.
         size: (height, width) of the input.
         super_resolved: whether it gets the head that doubles the class map.
+        seed: of the weights; one with which the untrained network does not choose one class everywhere.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     size: tuple[int, int] = (64, 128)
     super_resolved: bool = False
+    seed: int = 0
 
     def __str__(self) -> str:
         return "-".join([self.name, *map(str, self.options.values()), *["x2"] * self.super_resolved])
 
     def network(self) -> SegmentationNetwork:
         """With seeded weights, and the BatchNorm statistics of one batch, so that activations keep their size."""
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         network: SegmentationNetwork
         if self.name == "tiny":
             network = tiny_network(CLASSES)
@@ -79,7 +81,9 @@ CASES = [
     Case("bisenetv1", {"backbone": "resnet18"}),
     Case("bisenetv1", {"backbone": "xception39"}),
     Case("bisenetv2"),
+    Case("crfasrnn", {"stride": 8, "width": 0.125}),
     Case("dabnet"),
+    Case("danet", {"backbone": "resnet50", "width": 0.125}),
     Case("deeplabv1", {"variant": "largefov", "width": 0.125}),
     Case("deeplabv1", {"variant": "msc", "width": 0.125}),
     Case("deeplabv3", {"backbone": "resnet50", "head": "aspp", "width": 0.125}),
@@ -90,9 +94,14 @@ CASES = [
     Case("espnet", {"q": 3}),
     Case("espnetv2", {"width": 0.5}),
     Case("espnetv2", {"width": 0.5}, super_resolved=True),
+    Case("fastfcn", {"head": "psp", "width": 0.125}),
+    Case("fastfcn", {"head": "deeplabv3", "width": 0.125}),
     Case("fastscnn"),
     Case("fcdensenet", {"depth": 56, "width": 0.5}),
     Case("fcn", {"stride": 8, "width": 0.125}),
+    Case("gatedscnn", {"backbone": "wideresnet38", "width": 0.125}),
+    Case("gatedscnn", {"backbone": "resnet50", "width": 0.125}),
+    Case("parsenet", {"width": 0.125}, seed=1),
     Case("pspnet", {"backbone": "resnet50", "width": 0.125}),
     Case("refinenet", {"backbone": "resnet50", "width": 0.125}),
     Case("segnet", {"width": 0.125}),
@@ -103,7 +112,7 @@ CASES = [
 
 def parameters() -> list[Any]:
     """The cases; a network of some hundred nodes takes torch's exporter and the converter half a minute."""
-    slow = ("deeplabv3", "deeplabv3plus", "espnetv2", "fcdensenet", "refinenet")
+    slow = ("danet", "deeplabv3", "deeplabv3plus", "espnetv2", "fastfcn", "fcdensenet", "gatedscnn", "refinenet")
     return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.name in slow else []) for case in CASES]
 
 

@@ -35,6 +35,9 @@ def test_index_answers_from_the_graph():
     assert index.element_type("no such tensor") == 0
     assert index.constant(stem.input[1]).shape == (8, 3, 3, 3)
     assert index.constant("stem_out") is None
+    assert index.is_constant(stem.input[1])
+    assert not index.is_constant("stem_out")
+    assert not index.is_constant("image")
 
 
 def test_a_tensor_read_twice_by_one_node_has_one_consumer():
@@ -58,6 +61,7 @@ def test_constant_nodes_are_constants(name, value, expected):
     model = toy_network()
     model.graph.node.insert(0, node)
     constant = GraphIndex(model).constant("c")
+    assert GraphIndex(model).is_constant("c")
     np.testing.assert_array_equal(constant, expected)
     assert constant.dtype == expected.dtype
 

@@ -52,6 +52,26 @@ def test_split_and_pad_of_opset_18():
     np.testing.assert_allclose(run_graph(result, image=IMAGE)[0], run_graph(model, image=IMAGE)[0], atol=1e-5, rtol=0)
 
 
+def test_weights_do_not_go_through_the_converter(monkeypatch):
+    builder = GraphBuilder()
+    model = builder.model(builder.conv(builder.conv("image", 3, 64), 64, 4), opset=20)
+    seen = []
+    convert = onnx.version_converter.convert_version
+    monkeypatch.setattr(
+        onnx.version_converter, "convert_version", lambda light, to: seen.append(light.ByteSize()) or convert(light, to)
+    )
+    model.metadata_props.add(key="mean", value="1, 2, 3")
+    model.producer_name, model.doc_string = "a trainer", "words"
+    result = to_target_opset(model)
+    assert seen[0] * 2 < model.ByteSize()
+    onnx.checker.check_model(result, full_check=True)
+    assert {t.name for t in result.graph.initializer} == {t.name for t in model.graph.initializer}
+    assert [value.name for value in result.graph.input] == ["image"]
+    assert (result.producer_name, result.doc_string) == ("a trainer", "words")
+    assert result.metadata_props[0].value == "1, 2, 3"
+    np.testing.assert_allclose(run_graph(result, image=IMAGE)[0], run_graph(model, image=IMAGE)[0], atol=1e-5, rtol=0)
+
+
 def test_too_old():
     model = toy_network()
     model.opset_import[0].version = 10

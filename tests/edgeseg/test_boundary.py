@@ -30,6 +30,14 @@ class TestBoundary:
 
 
 class TestScore:
+    def test_states_its_width(self) -> None:
+        score = BoundaryScore(2, 0.1)
+        assert score.widths is None
+        for height, width in ((30, 40), (6, 8), (60, 80)):
+            frame = np.zeros((height, width), np.uint8)
+            score.add(frame, frame, None)
+        assert score.widths == (1, 10)
+
     def test_counts_by_class_over_frames(self) -> None:
         random = np.random.default_rng(0)
         score = BoundaryScore(3, 0.1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.bundles import toy_bundle, toy_manifest
 
-from edgeseg.bundle import MANIFEST, MODEL, Bundle, check_place, write_bundle
+from edgeseg.bundle import MANIFEST, MODEL, SMALLER, Bundle, check_place, write_bundle
 from edgeseg.errors import BundleError, OutputError
 
 FILES = {MODEL: b"the graph", "report/index.html": b"<html>"}
@@ -35,6 +35,17 @@ class TestOpen:
         assert again == bundle
         assert again.read_model() == b"the graph"
         assert again.manifest.files == {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+
+    def test_one_in_another(self, bundle: Bundle, tmp_path: Path) -> None:
+        assert bundle.smaller is None
+        held = {name: (bundle.path / name).read_bytes() for name in (MANIFEST, *FILES)}
+        files = {**FILES, **{f"{SMALLER}/{name}": content for name, content in held.items()}}
+        outer = Bundle.open(write_bundle(tmp_path / "outer.edgeseg", toy_manifest(16, 24), files).path)
+        assert outer.smaller == Bundle.open(outer.path / "smaller")
+        assert outer.smaller.manifest == bundle.manifest
+        (outer.path / SMALLER / MODEL).write_bytes(b"another graph")
+        with pytest.raises(BundleError, match=r"smaller/model\.onnx was changed or cut short"):
+            Bundle.open(outer.path)
 
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match=r"there is no bundle at .*/none; make one with: edgeseg convert"):

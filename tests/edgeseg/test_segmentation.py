@@ -27,6 +27,23 @@ class TestSegmentation:
     def test_areas_name_every_class(self, result: Segmentation) -> None:
         assert result.areas() == {"road": 5 / 8, "car": 3 / 8, "sky": 0.0}
 
+    def test_areas_in_units_of_length(self, result: Segmentation) -> None:
+        # 5 and 3 pixels of 0.5 x 0.25 mm.
+        assert result.areas(spacing=(0.5, 0.25)) == {"road": 0.625, "car": 0.375, "sky": 0.0}
+
+    @pytest.mark.parametrize("spacing", [(0.0, 1.0), (1.0, -1.0), (1.0, float("nan")), (float("inf"), 1.0), (1.0,)])
+    def test_areas_refuse_a_spacing_that_is_none(self, result: Segmentation, spacing: tuple[float, float]) -> None:
+        with pytest.raises(UsageError, match="spacing must be two distances above 0, down and across, but is"):
+            result.areas(spacing)
+
+    def test_large_class_maps_are_counted_and_drawn_like_small_ones(self) -> None:
+        class_map = np.random.default_rng(0).integers(0, 4, (1100, 2100), np.uint8)
+        large = Segmentation(class_map, LABELS, Timing(0, 0, 0, 0, 0))
+        assert large.areas((1, 1)) == {n: int((class_map == i).sum()) for i, n in enumerate(LABELS.names)}
+        palette = np.array([*LABELS.palette, (0, 0, 0)], np.uint8)
+        assert np.array_equal(large.colorize(), palette[class_map])
+        assert np.array_equal(large.overlay(np.zeros((*class_map.shape, 3), np.uint8), 1.0), palette[class_map])
+
     def test_mask_is_where_a_class_is(self, result: Segmentation) -> None:
         assert result.mask("car").dtype == bool
         assert np.array_equal(result.mask("car"), result.class_map == 1)

@@ -124,8 +124,7 @@ class FakeGpu:
     def free(self, address: int, *places: str) -> None:
         if address not in self.blocks or self.blocks[address].place not in places:
             raise GpuError("INVALID_VALUE")
-        for stream in list(self.streams):
-            self.run(stream)
+        self.run_all()
         block = self.blocks.pop(address)
         assert block.guards_hold(), f"something wrote beside the {block.size} bytes at {block.address:#x}"
 
@@ -186,6 +185,10 @@ class FakeGpu:
             work = waiting.popleft()
             self.milliseconds += 1
             work()
+
+    def run_all(self) -> None:
+        for stream in list(self.streams):
+            self.run(stream)
 
     def make_stream(self) -> int:
         return self._register(self.streams, FakeStream())

@@ -99,6 +99,10 @@ class FakeDriver(SimpleNamespace):
             def pop() -> None:
                 driver.contexts.stack.pop()
 
+            @staticmethod
+            def synchronize() -> None:
+                driver.do("cuCtxSynchronize", gpu.run_all)
+
             def detach(self) -> None:
                 driver.retained -= 1
                 if gpu.broken:

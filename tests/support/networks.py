@@ -16,11 +16,17 @@ __all__ = ["SMALL", "TinyNetwork", "calm_residuals", "tiny_network"]
 
 SMALL: dict[str, dict[str, Any]] = {
     "espnetv2": {"width": 0.5},
+    "crfasrnn": {"width": 0.125},
+    "danet": {"backbone": "resnet50", "width": 0.125},
     "deeplabv1": {"variant": "msc", "width": 0.125},
     "deeplabv3": {"backbone": "resnet50", "width": 0.125},
     "deeplabv3plus": {"backbone": "resnet50", "width": 0.125},
+    "fastfcn": {"width": 0.125},
     "fcdensenet": {"depth": 56, "width": 0.5},
     "fcn": {"width": 0.125},
+    "gatedscnn": {"width": 0.125},
+    "masklab": {"backbone": "resnet50", "smallest_anchor": 8, "width": 0.125},
+    "parsenet": {"width": 0.125},
     "segnet": {"width": 0.125},
     "unet": {"width": 0.125},
     "pspnet": {"width": 0.125},

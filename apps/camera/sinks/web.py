@@ -46,7 +46,7 @@ class WebSink:
         address = self._address
         if self._options.several and address.port:
             address = dataclasses.replace(address, port=address.port + int(stream.name))
-        server = WebServer(address, stream, self._options.painter)
+        server = WebServer(address, stream, self._options.painter, bitrate=self._options.bitrate)
         server.start()
         self._server = server
         sys.stderr.write(f"edgeseg: stream {stream.name} is shown at {server.url}\n")

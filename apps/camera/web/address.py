@@ -11,12 +11,17 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from edgeseg.errors import UsageError, unknown_name
 
-__all__ = ["WebAddress", "is_loopback"]
+__all__ = ["CODECS", "WebAddress", "is_loopback"]
 
 _DEFAULT_PORT = 8080
 _SHORTEST_TOKEN = 8
 _EXPECTED = "expected web://127.0.0.1:8080"
-_OPTIONS = ("quality", "rate", "token", "width")
+_OPTIONS = ("codec", "quality", "rate", "token", "view", "width")
+
+CODECS = ("auto", "vp8", "h264")
+"""What `codec` of a web page may be."""
+
+_CHOICES = {"codec": CODECS, "view": ("pictures", "video")}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class WebAddress:
         quality: of the JPEG pictures, 1..100.
         width: pictures wider than this many pixels are made smaller; class maps never are.
         rate: most pictures a second that are encoded.
+        codec: of the video by WebRTC: "vp8", "h264", or "auto" for what suits the machine.
+        view: how the page begins: "pictures" (frames and class maps) or "video".
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +45,8 @@ class WebAddress:
     quality: int = 80
     width: int = 1280
     rate: int = 30
+    codec: str = "auto"
+    view: str = "pictures"
 
     @classmethod
     def parse(cls, uri: str) -> WebAddress:
@@ -74,6 +83,8 @@ class WebAddress:
             quality=_number(given, "quality", cls.quality, 1, 100),
             width=_number(given, "width", cls.width, 64, 8192),
             rate=_number(given, "rate", cls.rate, 1, 240),
+            codec=_choice(given, "codec"),
+            view=_choice(given, "view"),
         )
 
     def url(self, port: int) -> str:
@@ -130,3 +141,11 @@ def _number(given: dict[str, str], name: str, default: int, least: int, most: in
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         raise UsageError(f"{name} of a web page is a whole number from {least} to {most}, but got {text!r}")
     return int(text)
+
+
+def _choice(given: dict[str, str], name: str) -> str:
+    known = _CHOICES[name]
+    chosen = given.get(name, known[0])
+    if chosen not in known:
+        raise UsageError(f"{name} of a web page is one of {', '.join(known)}, but got {chosen!r}")
+    return chosen

@@ -18,6 +18,7 @@ from edgeseg.apps.camera.web.figures import Figures, class_areas
 from edgeseg.apps.camera.web.live import Clients, send_live, send_mjpeg
 from edgeseg.apps.camera.web.newest import Newest, SharedEncoding
 from edgeseg.apps.camera.web.pictures import class_map_png, jpeg, live_message
+from edgeseg.apps.camera.web.video import Video, send_video
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -50,17 +51,19 @@ class Shown:
 class Routes:
     """The handlers, and what they share: one encode a picture and one count of statistics for all clients."""
 
-    def __init__(self, address: WebAddress, shown: Shown, clients: Clients, worker: Executor) -> None:
+    def __init__(self, address: WebAddress, shown: Shown, clients: Clients, video: Video, worker: Executor) -> None:
         """Nothing is encoded before somebody looks.
 
         Args:
             address: for its token and the fineness of pictures.
             shown: what is served.
             clients: counts who watches.
+            video: what WebRTC shows.
             worker: encodes.
         """
         self._shown = shown
         self._clients = clients
+        self._video, self._view = video, address.view
         self._access = Access(address)
         self._worker = worker
         labels, width, quality = shown.stream.labels, address.width, address.quality
@@ -101,6 +104,7 @@ class Routes:
         handlers: dict[str, Handler] = {
             "/": page,
             "/live": self._live,
+            "/video": self._webrtc,
             "/stream.mjpg": self._mjpeg,
             "/stats.json": self._stats,
             "/snapshot.jpg": self._still(self._overlay, "image/jpeg"),
@@ -121,13 +125,16 @@ class Routes:
         return response
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        hello, statistics = self._hello(), self._statistics_text
+        hello, statistics = {**self._hello(), "video": await self._video.facts()}, self._statistics_text
         return await self._clients.serve(
             request, lambda: send_live(request, self._clients, self._pictures, hello, statistics)
         )
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         return await self._clients.serve(request, lambda: send_mjpeg(request, self._clients, self._overlay))
+
+    async def _webrtc(self, request: web.Request) -> web.StreamResponse:
+        return await self._clients.serve(request, lambda: send_video(request, self._clients, self._video))
 
     def _still(self, pictures: SharedEncoding, kind: str) -> Handler:
         async def still(_: web.Request) -> web.StreamResponse:
@@ -158,6 +165,7 @@ class Routes:
         return {
             "stream": stream.name,
             "source": stream.source,
+            "view": self._view,
             "alpha": 1.0 if drawing.style == "mask" else drawing.alpha,
             "hidden": [index for index in range(len(stream.labels)) if not drawn[index]],
             "classes": [{"name": name, "color": list(color)} for name, color in named],

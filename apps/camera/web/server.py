@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from edgeseg.apps.camera.drawing import Painter
 from edgeseg.apps.camera.results import CameraResult, StreamFacts
 from edgeseg.apps.camera.web.address import WebAddress
+from edgeseg.apps.camera.web.codecs import codec_of
 from edgeseg.apps.camera.web.figures import Figures
 from edgeseg.apps.camera.web.live import Clients
 from edgeseg.apps.camera.web.newest import Newest
 from edgeseg.apps.camera.web.routes import Routes, Shown
+from edgeseg.apps.camera.web.video import Video, VideoOptions
 from edgeseg.errors import MissingDependencyError, OutputError
 
 __all__ = ["WebServer"]
@@ -23,12 +27,21 @@ __all__ = ["WebServer"]
 _LOGGER = logging.getLogger(__name__)
 
 _STOP_S = 5.0
+_ENCODING_NICENESS = 10
+"""A tenth of the share of a thread of usual priority, where both want the same processor."""
 
 
 class WebServer:
     """The page of one stream."""
 
-    def __init__(self, address: WebAddress, stream: StreamFacts, painter: Painter, patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: WebAddress,
+        stream: StreamFacts,
+        painter: Painter,
+        patience: float = 5.0,
+        bitrate: int = 4_000_000,
+    ) -> None:
         """Nothing is served before `start`.
 
         Args:
@@ -36,6 +49,7 @@ class WebServer:
             stream: names the stream and its classes.
             painter: draws the motion JPEG and the snapshot, in a worker thread.
             patience: seconds after which a client that takes nothing is dropped.
+            bitrate: of the video, bits per second.
 
         Raises:
             MissingDependencyError: without aiohttp.
@@ -49,6 +63,12 @@ class WebServer:
         self._newest = Newest()
         self._figures = Figures()
         self._clients = Clients(patience=patience)
+        self._video = VideoOptions(
+            functools.partial(codec_of, address.codec, bitrate=bitrate, rate=stream.frame_rate or address.rate),
+            width=address.width,
+            rate=address.rate,
+            patience=patience,
+        )
         self._shown = Shown(stream, painter, self._newest, self._figures)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -97,7 +117,7 @@ class WebServer:
         return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
 
     def _run(self, started: Future[int]) -> None:
-        with ThreadPoolExecutor(1, "edgeseg-web-encode") as worker:
+        with ThreadPoolExecutor(1, "edgeseg-web-encode", _stand_back) as worker:
             asyncio.run(self._serve(started, worker))
 
     async def _serve(self, started: Future[int], worker: ThreadPoolExecutor) -> None:
@@ -105,7 +125,8 @@ class WebServer:
 
         self._loop = asyncio.get_running_loop()
         self._newest.attach(self._loop)
-        routes = Routes(self._address, self._shown, self._clients, worker)
+        video = Video(self._newest, self._shown.painter, self._video, worker)
+        routes = Routes(self._address, self._shown, self._clients, video, worker)
         runner = web.AppRunner(
             routes.application(),
             access_log=None,
@@ -126,6 +147,13 @@ class WebServer:
         finally:
             self._clients.drop_all()
             await runner.cleanup()
+            await video.close()
+
+
+def _stand_back() -> None:
+    """Let this thread encode with what the network leaves of the processors; on Linux a thread has its own priority."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENCODING_NICENESS)
 
 
 def _reason(error: OSError) -> str:

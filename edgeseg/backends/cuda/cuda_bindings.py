@@ -36,7 +36,7 @@ class CudaBindings:
         self._rt = runtime
         self._driver = driver
         self._nvrtc = nvrtc
-        self._ordinal = ordinal
+        self.ordinal = ordinal
         self._pip_suffix = pip_suffix
         self._entered = threading.local()
         self._handles: dict[int, Any] = {}
@@ -44,7 +44,7 @@ class CudaBindings:
     def current(self) -> AbstractContextManager[None]:
         # The runtime keeps a device for each thread, and one call makes its primary context. Others in this thread may
         # have chosen another device since, so it is set every time; that costs about a microsecond.
-        self._call("cudaSetDevice", self._ordinal)
+        self._call("cudaSetDevice", self.ordinal)
         if not getattr(self._entered, "ready", False):
             self._call("cudaFree", 0)  # cuda-python before 12.8 makes the context on its first use only
             self._entered.ready = True
@@ -52,13 +52,13 @@ class CudaBindings:
 
     def reset(self) -> bool:
         self._entered = threading.local()
-        self._call("cudaSetDevice", self._ordinal)
+        self._call("cudaSetDevice", self.ordinal)
         self._call("cudaDeviceReset")
         return True
 
     def facts(self) -> DeviceFacts:
         free, total = self.memory_info()
-        properties = self._call("cudaGetDeviceProperties", self._ordinal)
+        properties = self._call("cudaGetDeviceProperties", self.ordinal)
         return DeviceFacts(
             name=properties.name.rstrip(b"\0").decode("utf-8", "replace"),
             compute_capability=(
@@ -196,7 +196,7 @@ class CudaBindings:
         )
 
     def _attribute(self, name: str) -> int:
-        return int(self._call("cudaDeviceGetAttribute", getattr(self._rt.cudaDeviceAttr, name), self._ordinal))
+        return int(self._call("cudaDeviceGetAttribute", getattr(self._rt.cudaDeviceAttr, name), self.ordinal))
 
     def _keep(self, handle: Any) -> int:
         """The integer of a handle; the object is kept, since older versions free nothing but take no integer either."""

@@ -82,6 +82,14 @@ class Cuda:
         pointer = self.perform(f"allocate {_where(purpose)}", self.library.allocate, _positive(size), size=size)
         return self.own(Memory(self, pointer, size, purpose, lambda: self.library.free(pointer)))
 
+    def foreign(self, pointer: int, size: int, purpose: str = "") -> Memory:
+        """Memory that somebody else owns and frees, for copies from and to it."""
+        return Memory(self, pointer, size, purpose, lambda: None)
+
+    def wait_for(self, stream: int) -> None:
+        """Wait for the work of another library's stream, a CUstream."""
+        self.perform("wait for another library's work", self.library.synchronize, stream)
+
     def host_buffer(
         self,
         shape: Sequence[int],

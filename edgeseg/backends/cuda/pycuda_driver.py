@@ -79,7 +79,7 @@ class PyCuda:
         self._driver = driver
         self._compiler = compiler
         self._nvcc = nvcc
-        self._ordinal = ordinal
+        self.ordinal = ordinal
         with self._translated():
             self._device = driver.Device(ordinal)
         self._numbers = itertools.count(1)
@@ -173,8 +173,9 @@ class PyCuda:
         del self._streams[stream]
 
     def synchronize(self, stream: int) -> None:
+        # pycuda has no object for a stream that it did not make; then the whole device is waited for.
         with self._translated():
-            self._streams[stream].synchronize()
+            (self._streams.get(stream) or self._primary_context()).synchronize()
 
     def is_done(self, stream: int) -> bool:
         with self._translated():
@@ -254,11 +255,11 @@ class PyCuda:
 
     def _primary_context(self) -> Any:
         with _retaining:
-            if self._ordinal not in _contexts:
-                context = _contexts[self._ordinal] = self._device.retain_primary_context()
+            if self.ordinal not in _contexts:
+                context = _contexts[self.ordinal] = self._device.retain_primary_context()
                 # Left to itself, pycuda gives a primary context back with the wrong call, and warns.
                 atexit.register(_detach, context, self._driver.Error)
-            return _contexts[self._ordinal]
+            return _contexts[self.ordinal]
 
     def _keep(self, thing: Any) -> int:
         """Hold an object that has no handle of its own."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from edgeseg.arrays import contiguous_arrays
 from edgeseg.backends import LayerProfile, Target, TensorSpec
 from edgeseg.backends.cuda import Cuda
+from edgeseg.backends.cuda.frames import DeviceFrames
 from edgeseg.backends.tensorrt.class_maps import ClassMapKernels
 from edgeseg.backends.tensorrt.lane import Lane, StageTimes
 from edgeseg.backends.tensorrt.layers import EngineLayer, layers_from_inspector
@@ -81,6 +83,7 @@ class TensorRTEngine:
         self._limit = 1 if target.profiling else _LANES[target.goal]
         self._made, self._closed = 0, False
         self._class_maps = ClassMapKernels(cuda, slots=self._limit)
+        self._device_frames: DeviceFrames | None = None
         self._runtime: Any = None
         self._engine: Any = None
         self._layers: tuple[EngineLayer, ...] | None = None
@@ -134,6 +137,23 @@ class TensorRTEngine:
                 return None
             return lane.run_class_map(arrays, kernel)
 
+    def infer_on_device(
+        self, frame: Any, upsampling: Callable[[tuple[int, int]], Upsampling], class_map: Any = None
+    ) -> NDArray[np.uint8] | None:
+        """Run once with a frame in the GPU's memory; see `DeviceEngine.infer_on_device`."""
+        with self._lane() as lane:
+            frames = self._frames_on_device()
+            taken = frames.frame(frame, lane.stream)
+            size = (taken.shape[0], taken.shape[1])
+            target = None if class_map is None else frames.class_map(class_map, size, lane.stream)
+            kernel = self._class_maps.get(self.outputs, upsampling(size))
+            if kernel is None:
+                raise EngineError(
+                    "frames in the GPU's memory need its kernels for class maps, which there are for a few sizes of "
+                    "frames only and where they compile; give the frame in the processor's memory"
+                )
+            return lane.run_on_device(partial(frames.fit, taken), kernel, target)
+
     def stage_times(self, arrays: Sequence[NDArray[Any]], runs: int = 20) -> StageTimes:
         """Median ms of each stage over some runs, by CUDA's events."""
         frames = self._frames(arrays)
@@ -175,11 +195,19 @@ class TensorRTEngine:
         for lane in lanes:
             lane.close()
         self._class_maps.close()
+        if self._device_frames is not None:
+            self._device_frames.close()
         with suppress(EngineError), self._cuda.current():
             self._engine = None
             self._runtime = None
         self._engine = self._runtime = None
         self._cuda.close()
+
+    def _frames_on_device(self) -> DeviceFrames:
+        with self._state:
+            if self._device_frames is None:
+                self._device_frames = DeviceFrames(self._cuda, self.inputs[0].shape)
+            return self._device_frames
 
     def _load(self, plan: bytes, dla_core: int | None) -> None:
         with self._cuda.current():

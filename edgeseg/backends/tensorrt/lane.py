@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.backends.cuda import Cuda, Graph, HostBuffer, Memory
+from edgeseg.backends.cuda import Cuda, Graph, HostBuffer, Memory, Stream
+from edgeseg.backends.cuda.arrays import DeviceArray
 from edgeseg.backends.cuda.class_map import ClassMapKernel
 from edgeseg.backends.tensorrt.versions.library import Library
 from edgeseg.backends.tensorrt.versions.parsing import Shape
@@ -58,10 +59,14 @@ class _Buffer:
         if not mapped:
             self.memory = made.enter_context(cuda.allocate(self.host.array.nbytes, purpose))
 
+        pointer = self.host.device_pointer if self.memory is None else self.memory.pointer
+        self.on_device = cuda.foreign(pointer, self.host.array.nbytes, purpose)
+        """Where the device finds it."""
+
     @property
     def address(self) -> int:
-        """Where the device finds it."""
-        return self.host.device_pointer if self.memory is None else self.memory.pointer
+        """Of the same."""
+        return self.on_device.pointer
 
 
 class Lane:
@@ -120,6 +125,11 @@ class Lane:
         self._outputs = [buffers[port.name] for port in tensors if not port.is_input]
 
     @property
+    def stream(self) -> Stream:
+        """Of this lane's work."""
+        return self._stream
+
+    @property
     def captures(self) -> bool:
         """Whether runs are, or will be, launches of a CUDA graph."""
         return self._capturing
@@ -144,16 +154,43 @@ class Lane:
         Raises:
             EngineError: also for logits that are not finite.
         """
-        if kernel not in self._class_maps:
-            self._class_maps[kernel] = _Buffer(
-                self._cuda, self._made, kernel.frame_size, "uint8", "class map", mapped=self.mapped
-            )
-        target = self._class_maps[kernel]
+        target = self._class_map_buffer(kernel)
         self._take(arrays, 1)
         self._repeat(kernel, lambda: self._work_to_class_map(kernel, target))
         kernel.check(self._number)
         class_map: NDArray[np.uint8] = target.host.array.copy()
         return class_map
+
+    def run_on_device(
+        self, fit: Callable[[Memory, Stream], None], kernel: ClassMapKernel, class_map: DeviceArray | None
+    ) -> NDArray[np.uint8] | None:
+        """Run once with one frame that lies on the device.
+
+        Args:
+            fit: puts what writes the network's input on a stream. It is not captured, since frames lie elsewhere each
+                time.
+            kernel: for the frame's size.
+            class_map: gets the class map; None for an array in the host's memory.
+
+        Returns:
+            The class map (H, W) uint8, of its own, where it does not go into `class_map`.
+
+        Raises:
+            EngineError: also for logits that are not finite.
+        """
+        own = self._class_map_buffer(kernel)
+
+        def give() -> None:
+            if class_map is not None:
+                self._stream.copy_on_device(class_map.memory, own.on_device)
+            elif own.memory is not None:
+                self._stream.copy_to_host(own.host.array, own.memory)
+
+        self._choose_batch(1)
+        fit(self._inputs[0].on_device, self._stream)
+        self._repeat((kernel, "on device"), lambda: self._compute_class_map(kernel, own), end=give)
+        kernel.check(self._number)
+        return own.host.array.copy() if class_map is None else None
 
     def time(self, arrays: Sequence[NDArray[Any]], frames: int) -> StageTimes:
         """Run twice, once stage by stage and once as usual, with the device's clock between."""
@@ -190,16 +227,26 @@ class Lane:
             self._context = self._listener = None
         self._context = self._listener = None  # also on a GPU that is lost
 
+    def _class_map_buffer(self, kernel: ClassMapKernel) -> _Buffer:
+        if kernel not in self._class_maps:
+            self._class_maps[kernel] = _Buffer(
+                self._cuda, self._made, kernel.frame_size, "uint8", "class map", mapped=self.mapped
+            )
+        return self._class_maps[kernel]
+
     def _take(self, arrays: Sequence[NDArray[Any]], frames: int) -> None:
         """Put the inputs into pinned memory, and choose the batch."""
+        self._choose_batch(frames)
+        for buffer, array in zip(self._inputs, arrays, strict=True):
+            np.copyto(self._rows(buffer, frames), array)
+
+    def _choose_batch(self, frames: int) -> None:
         if frames != self._frames:
             self._forget_graphs()  # what a graph holds belongs to the shapes at its capture
             with self._cuda.current():
                 for name in self._dynamic:
                     set_input_shape(self._context, name, (frames, *self._largest[name][1:]))
             self._frames = frames
-        for buffer, array in zip(self._inputs, arrays, strict=True):
-            np.copyto(self._rows(buffer, frames), array)
 
     def _rows(self, buffer: _Buffer, frames: int) -> NDArray[Any]:
         return buffer.host.array[:frames] if self._dynamic else buffer.host.array
@@ -241,10 +288,13 @@ class Lane:
 
     def _work_to_class_map(self, kernel: ClassMapKernel, target: _Buffer) -> None:
         self._copy_in(1)
-        self._compute()
-        kernel.launch(self._stream, self._outputs[0].address, target.address, slot=self._number)
+        self._compute_class_map(kernel, target)
         if target.memory is not None:
             self._stream.copy_to_host(target.host.array, target.memory)
+
+    def _compute_class_map(self, kernel: ClassMapKernel, target: _Buffer) -> None:
+        self._compute()
+        kernel.launch(self._stream, self._outputs[0].address, target.address, slot=self._number)
 
     def _copy_in(self, frames: int) -> None:
         for buffer in self._inputs:

@@ -17,6 +17,7 @@ from support.bundles import quantized_bundle
 
 from edgeseg.apps.camera import elements
 from edgeseg.apps.camera.elements import missing_elements, package_of
+from edgeseg.bundle import MANIFEST, MODEL, SMALLER, Bundle, write_bundle
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -65,6 +66,30 @@ class TestCommand:
         assert frames_in(tmp_path / "out-0.mkv") == frames_in(tmp_path / "out-1.mkv") == 30
         assert len(list((tmp_path / "m" / "1").iterdir())) == 30
 
+    @pytest.mark.parametrize("given", [True, False])
+    def test_a_smaller_network_stands_by(self, run_edgeseg: Start, network: Path, tmp_path: Path, given: bool) -> None:
+        small = quantized_bundle(tmp_path / "small.edgeseg", 16, 24)
+        arguments: tuple[Any, ...] = ("--smaller", small.path)
+        if not given:
+            held = {f"{SMALLER}/{name}": (small.path / name).read_bytes() for name in (MANIFEST, MODEL)}
+            whole = Bundle.open(network)
+            files = {MODEL: whole.read_model(), **held}
+            network, arguments = write_bundle(tmp_path / "whole.edgeseg", whole.manifest, files).path, ()
+        stats = tmp_path / "stats.jsonl"
+        source = ("--source", "test://ball", "--input-width", 64, "--input-height", 48, "--num-buffers", 20)
+        code, out, err = finish(
+            run_edgeseg(
+                *("-q", "camera", network, *source, "--sink", "null", "--max-latency", 5000, *arguments),
+                *("--stats", stats, "--json"),
+            )
+        )
+        assert (code, err) == (0, "")
+        summary = json.loads(out)
+        found = summary["network"]
+        assert (found["name"], found["level"], found["switches"]) == ("32x48", 0, 0)
+        assert found["segmented"] == {"32x48": summary["streams"]["0"]["segmented"], "16x24": 0}
+        assert json.loads(stats.read_text().splitlines()[-1])["network"] == found
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_ends_by_a_signal_with_its_files_closed(
         self, run_edgeseg: Start, network: Path, tmp_path: Path, frames_in: Callable[[Path], int], number: int
@@ -105,6 +130,22 @@ class TestCommand:
             (("--source", "test://ball", "--sink", "out.avi"), 2, "out.avi is no sink"),
             (("--source", "test://ball", "--sink", "null", "--classes", "clas1"), 1, "did you mean class1"),
             (("--source", "none.mp4", "--sink", "null"), 1, "there is no file none.mp4"),
+            (("--source", "test://ball", "--sink", "null", "--smaller", "x"), 2, "--smaller needs --max-latency"),
+            (
+                ("--source", "a.mp4", "--sink", "null", "--smaller", "x", "--max-latency", "9"),
+                2,
+                "--smaller needs --realtime: every frame of a file is segmented",
+            ),
+            (
+                ("--source", "test://ball", "--sink", "null", "--smaller", "none", "--max-latency", "9"),
+                1,
+                "there is no bundle at none",
+            ),
+            (
+                ("--source", "test://ball", "--sink", "null", "--backend", "openvino", "--plan", "x"),
+                2,
+                "plan is an engine of TensorRT's, but the backend is openvino; choose the backend tensorrt",
+            ),
             (("--source", "test://ball", "--sink", "null", "--metrics", "x"), 2, "--metrics is :PORT"),
             (("--source", "rtsp://h/p", "--sink", "null", "--every-frame"), 2, "a camera does not wait"),
             (("--source", "test://ball", "--sink", "none/out.mkv"), 1, "the folder none does not exist"),

@@ -45,6 +45,18 @@ class TestLive:
             *(("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("a", 3)),
         ]
 
+    def test_a_slow_stream_has_its_turn_at_once(self, statistics: dict[str, StreamStatistics]) -> None:
+        intake = Intake(statistics)
+        for number in range(40):
+            intake.put(frame("a", number))
+            if number % 8 == 7:
+                intake.put(frame("b", number // 8))
+                taken = [intake.take(), intake.take()]
+                assert {found.stream for found in taken if found} == {"a", "b"}
+            else:
+                intake.take()
+        assert [statistics[name].snapshot()["dropped"] for name in "ab"] == [0, 0]
+
     def test_closing_counts_what_is_left(self, statistics: dict[str, StreamStatistics]) -> None:
         intake = Intake(statistics, length=2)
         intake.put(frame("a", 0))

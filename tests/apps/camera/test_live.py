@@ -128,7 +128,83 @@ class TestSeveralStreams:
         middle = [stream for _, stream in order[30:60]]
         assert {middle.count(name) for name in "012"} <= set(range(8, 13))
 
-    def test_one_that_fails_leaves_the_others(self, clip: Path, tmp_path: Path, segment: Segment) -> None:
+    def test_a_slow_one_is_not_starved_by_a_fast_one(self, segment: Segment) -> None:
+        """Between two frames of the slow one, ten of the fast one are segmented: a frame that waits has its turn."""
+        fast, slow, ended = Kept(), Kept(), threading.Event()
+        image = np.zeros((16, 16, 3), np.uint8)
+
+        def often() -> Iterator[NDArray[np.uint8]]:
+            while not ended.is_set():
+                time.sleep(0.0005)
+                yield image
+
+        def seldom() -> Iterator[NDArray[np.uint8]]:
+            for number in range(20):
+                yield image
+                while live.statistics["1"].snapshot()["captured"] <= number:
+                    time.sleep(0.001)
+                before = len(fast.results)
+                while len(fast.results) < before + 10:
+                    time.sleep(0.001)
+            ended.set()
+
+        streams = [
+            Stream(Source("appsrc://", frames=often), (fast,)),
+            Stream(Source("appsrc://", frames=seldom), (slow,)),
+        ]
+        live = Live(slowed(segment, 0.003), COLOURS, streams)
+        live.run()
+        assert [result.frame.number for result in slow.results] == list(range(20))
+        counts = consistent(live, "1")
+        assert (counts["captured"], counts["segmented"], counts["dropped"]) == (20, 20, 0)
+        counts = consistent(live, "0")
+        assert counts["segmented"] == len(fast.results) >= 200
+        assert counts["dropped"] > 0
+
+    def test_a_lost_camera_leaves_the_others_and_comes_back(
+        self, gst: Any, segment: Segment, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from support.rtsp_server import RtspCamera
+
+        sinks, ended = [Kept(), Kept()], threading.Event()
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            while not ended.is_set():
+                time.sleep(0.01)
+                yield np.zeros((16, 16, 3), np.uint8)
+
+        def more(sink: Kept, count: int) -> bool:
+            wanted, deadline = len(sink.results) + count, time.monotonic() + 30
+            while len(sink.results) < wanted and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return len(sink.results) >= wanted
+
+        with RtspCamera() as camera:
+            streams = [
+                Stream(Source(camera.address), (sinks[0],)),
+                Stream(Source("appsrc://", frames=frames), (sinks[1],)),
+            ]
+            live = Live(segment, COLOURS, streams, LiveOptions(patience=Patience(frame=1.0)))
+            live.start()
+            try:
+                assert more(sinks[0], 5)
+                camera.kill()
+                lost = time.monotonic() + 30
+                while "is lost" not in caplog.text and time.monotonic() < lost:
+                    time.sleep(0.01)
+                assert more(sinks[1], 50)
+                camera.start()
+                assert more(sinks[0], 5)
+            finally:
+                ended.set()
+                live.stop()
+        assert [consistent(live, name)["reconnects"] for name in "01"] == [1, 0]
+        assert "stream 0: rtsp://127.0.0.1" in caplog.text
+        assert "stream 1" not in caplog.text
+
+    def test_one_that_fails_leaves_the_others(
+        self, clip: Path, tmp_path: Path, segment: Segment, caplog: pytest.LogCaptureFixture
+    ) -> None:
         broken = tmp_path / "broken.mp4"
         broken.write_bytes(clip.read_bytes()[:200])
         sink = Kept()
@@ -138,6 +214,7 @@ class TestSeveralStreams:
         with pytest.raises(FrameError, match=r"cannot capture .*broken.mp4"):
             live.run()
         assert len(sink.results) == 30
+        assert caplog.text.count("stream 0 ended: cannot capture") == 1, "said at once, not when the others end"
 
 
 class TestSlowNetwork:
@@ -281,3 +358,59 @@ def test_patience_is_the_applications(segment: Segment) -> None:
     live = Live(segment, COLOURS, [Stream(Source("rtsp://127.0.0.1:9/none"), (Kept(),))], options)
     with pytest.raises(FrameError, match=r"rtsp://127.0.0.1:9/none gives no frame: Could not open resource"):
         live.run()
+
+
+class TestSmallerNetwork:
+    """A network that sleeps longer than the limit cannot keep it on any machine."""
+
+    def test_takes_over_and_says_so(self, segment: Segment, caplog: pytest.LogCaptureFixture) -> None:
+        sinks = [Kept(), Kept()]
+        enough = threading.Event()
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            image = np.zeros((16, 16, 3), np.uint8)
+            while not enough.is_set():
+                time.sleep(0.01)
+                yield image
+
+        def small(image: NDArray[Any]) -> Segmentation:
+            if live.network.segmented[1] > 40:
+                enough.set()
+            found = segment(image)
+            return Segmentation(np.full_like(found.class_map, 2), COLOURS, found.timing)
+
+        streams = [Stream(Source("appsrc://", frames=frames), (sink,)) for sink in sinks]
+        live = Live(slowed(segment, 0.15), COLOURS, streams, LiveOptions(max_latency=100), smaller=[small])
+        live.run()
+        assert caplog.text.count("the network is now network 1 instead of network 0") == 1
+        results = sorted((one for sink in sinks for one in sink.results), key=lambda one: one.finished)
+        which = [int(one.segmentation.class_map[0, 0]) for one in results]
+        assert which[:10] == [0] * 10
+        assert which[10:] == [2] * (len(which) - 10)
+        assert {one.frame.stream for one in results[10:]} == {"0", "1"}
+        assert live.network.snapshot()["segmented"] == {"network 0": 10, "network 1": len(which) - 10}
+        for name in "01":
+            consistent(live, name)
+
+    @pytest.mark.parametrize("options", [LiveOptions(), LiveOptions(lossless=True, max_latency=50)])
+    def test_only_where_a_latency_is_to_be_kept(self, segment: Segment, options: LiveOptions) -> None:
+        with pytest.raises(UsageError, match=r"so it needs --max-latency, and frames at their own pace \(--realtime\)"):
+            Live(segment, COLOURS, [], options, smaller=[segment])
+
+    @pytest.mark.usefixtures("cache")
+    def test_is_named_by_its_size_and_needs_the_same_classes(self, segment: Segment, tmp_path: Path) -> None:
+        from support.bundles import quantized_bundle
+
+        import edgeseg
+
+        bundles = [quantized_bundle(tmp_path / f"{height}", height).path for height in (32, 16)]
+        with (
+            edgeseg.load(bundles[0], threads=1) as one,
+            edgeseg.load(bundles[1], threads=1) as two,
+            edgeseg.load(bundles[1], threads=1) as three,
+        ):
+            options = LiveOptions(max_latency=50)
+            live = Live(one, one.labels, [], options, smaller=[two, three])
+            assert live.network.names == ("32x48", "16x48", "16x48 (2)")
+            with pytest.raises(UsageError, match=r"16 has the classes class0, .* but the first network has .*red"):
+                Live(segment, COLOURS, [], options, smaller=[two])

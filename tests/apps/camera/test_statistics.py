@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgeseg.apps.camera.metrics import LIMITS_MS, MetricsServer, parse_address
+from edgeseg.apps.camera.pace import NetworkChoice
 from edgeseg.apps.camera.results import CameraFrame, CameraResult
 from edgeseg.apps.camera.statistics import Board, Histogram, StreamStatistics, log_line
 from edgeseg.errors import MissingDependencyError, OutputError, UsageError
@@ -114,7 +115,29 @@ class TestMetrics:
         assert 'edgeseg_temperature_celsius{zone="CPU"} 51.5' in lines
         assert "edgeseg_power_watts 4.2" in lines
         assert text.count('stage="infer"') == len(LIMITS_MS) + 3
+        assert "edgeseg_network" not in text, "one network is no choice"
         assert "python_gc" not in text, "its registry holds nothing else"
+
+    def test_each_stream_has_its_own_and_the_networks_are_told(self) -> None:
+        pytest.importorskip("prometheus_client")
+        streams = {name: StreamStatistics(name) for name in "01"}
+        for name, count in (("0", 3), ("1", 5)):
+            streams[name].arrived(count, 0, 0)
+            streams[name].segmented(result(40.0 if name == "0" else 400.0))
+        choice = NetworkChoice(["32x48", "16x24"], 10.0)
+        for _ in range(10):
+            choice.done(result(40.0))
+        server = MetricsServer("127.0.0.1:0", streams, Board(None), choice)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+                lines = answer.read().decode().splitlines()
+        finally:
+            server.close()
+        for name, count, below in (("0", 3, 1), ("1", 5, 0)):
+            assert f'edgeseg_frames_captured_total{{stream="{name}"}} {count}.0' in lines
+            assert f'edgeseg_latency_seconds_bucket{{le="0.1",stage="total",stream="{name}"}} {below}.0' in lines
+        assert "edgeseg_network_level 1.0" in lines
+        assert "edgeseg_network_switches_total 1.0" in lines
 
     def test_port_that_is_taken(self) -> None:
         pytest.importorskip("prometheus_client")

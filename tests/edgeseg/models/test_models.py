@@ -20,7 +20,7 @@ def test_options_reach_the_network() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("espnet2", {}, "unknown network 'espnet2'; did you mean espnetv2? known: bisenetv1, bisenetv2, dabnet, "),
+        ("espnet2", {}, "unknown network 'espnet2'; did you mean espnetv2? known: bisenetv1, bisenetv2, crfasrnn, "),
         ("maskrcnn", {}, "unknown network 'maskrcnn'; "),
         ("espnet", {"classes": 0}, "classes must be at least 1, but is 0"),
         ("espnet", {"width": 2.0}, "espnet has no option width; it has q"),

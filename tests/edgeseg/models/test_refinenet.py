@@ -24,6 +24,14 @@ def test_training_reaches_every_weight() -> None:
     check_training("refinenet", heads=0, **SMALL)
 
 
+@pytest.mark.parametrize("width", [0.125, 0.5])
+def test_logits_start_small(width: float) -> None:
+    """Nothing in the decoder normalises: from Kaiming weights its 50 convolutions grow them to 100,000."""
+    torch.manual_seed(0)
+    logits = create("refinenet", classes=5, backbone="resnet50", width=width)(torch.randn(2, 3, 64, 96))[0]
+    assert 0.05 < float(logits.detach().std()) < 5
+
+
 def test_shortcuts_are_linear() -> None:
     """Without its convolutions a residual unit is the identity, and a pooling chain one ReLU."""
     maps = torch.randn(1, 4, 6, 7)

@@ -9,12 +9,14 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from support.networks import SMALL
 from torch import Tensor, nn
 
 import edgeseg.models
 from edgeseg.converters.export import export
 from edgeseg.errors import UsageError
 from edgeseg.models import create_dsrl
+from edgeseg.models.cards import CARDS
 from edgeseg.models.network import SegmentationNetwork
 from edgeseg.models.superresolution import SuperResolvedNetwork
 from edgeseg.training.dsrl import DualSuperResolution
@@ -192,3 +194,32 @@ def test_half_the_resolution_costs_at_most_40_percent(name: str, options: dict[s
     assert [type(m).__name__ for m in network.train()(torch.zeros(2, 3, 64, 64))] == ["Tensor"] * (
         1 + len(plain.auxiliary)
     )
+
+
+WRAPPED = sorted(name for name, card in CARDS.items() if card.stride > 1)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_every_network_with_coarser_features_takes_the_head(name: str) -> None:
+    """Logits at twice the size of an image that the stride of 16 does not divide, and every weight in the loss."""
+    options = SMALL.get(name, {})
+    network = create_dsrl(name, classes=3, deploy=True, **options)
+    outputs = network.train()(torch.randn(2, 3, 56, 88, generator=torch.Generator().manual_seed(0)))
+    assert [tuple(logits.shape) for logits in outputs] == [(2, 3, 112, 176)] * (1 + len(network.auxiliary))
+    torch.stack([logits.square().mean() for logits in outputs]).sum().backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    base = edgeseg.models.create(name, classes=3, deploy=True, **options).eval()
+    head = parameters(network.eval().expand) + parameters(network.prediction)
+    assert parameters(network) == parameters(network.base) + head
+    assert parameters(network.base) < parameters(base), "the old prediction is still there"
+
+
+@pytest.mark.parametrize("name", sorted(set(CARDS) - set(WRAPPED)))
+def test_networks_with_features_of_the_image_s_size_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"must have a stride of 2, 4, 8, \.\.\., but it is 1"):
+        create_dsrl(name, **SMALL.get(name, {}))
+
+
+@pytest.mark.parametrize("name", ["pspnet", "deeplabv3plus", "bisenetv1", "dabnet", "espnetv2"])
+def test_the_networks_of_the_paper_s_kind_are_among_them(name: str) -> None:
+    assert name in WRAPPED

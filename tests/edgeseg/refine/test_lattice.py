@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import ShapeError
-from edgeseg.refine.gaussian import EXACT_PIXELS, AllPairs, Separable, appearance_features
+from edgeseg.refine.gaussian import (
+    EXACT_PIXELS,
+    AllPairs,
+    Normalization,
+    Normalized,
+    Separable,
+    appearance_features,
+)
 from edgeseg.refine.lattice import PermutohedralLattice
 
 
@@ -92,6 +99,19 @@ class TestLattice:
         first, second = np.random.default_rng(3).random((2, 192, 3), np.float32)
         both = lattice.filter(2 * first + second)
         assert both == pytest.approx(2 * lattice.filter(first) + lattice.filter(second), rel=1e-4)
+
+    def test_transposed(self) -> None:
+        features = appearance_features(picture(12, 16), 10, 10)
+        lattice, every = PermutohedralLattice(features), np.eye(192, dtype=np.float32)
+        matrix = lattice.filter(every)
+        assert np.abs(matrix - matrix.T).max() > 1e-3, "corners that are missing make the order of the axes matter"
+        assert lattice.filter(every, transposed=True) == pytest.approx(matrix.T, rel=1e-5, abs=1e-7)
+
+    @pytest.mark.parametrize("normalization", ["symmetric", "pixel", "none"])
+    def test_normalized_transposed(self, normalization: Normalization) -> None:
+        lattice = PermutohedralLattice(appearance_features(picture(12, 16), 10, 10))
+        kernel, every = Normalized(lattice.filter, 192, normalization), np.eye(192, dtype=np.float32)
+        assert kernel(every, transposed=True) == pytest.approx(kernel(every).T, rel=1e-5, abs=1e-7)
 
     def test_one_point_keeps_its_value(self) -> None:
         lattice = PermutohedralLattice(np.array([[0.3, -1.2, 4.0]], np.float32))

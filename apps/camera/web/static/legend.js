@@ -45,6 +45,12 @@ export function buildLegend(classes, hidden, changed) {
   document.getElementById("none").onclick = all(false);
 }
 
+// Whether the user may choose classes: not where the camera draws them.
+export function enableChoice(enabled) {
+  rows.forEach(({ box }) => (box.disabled = !enabled));
+  for (const id of ["all", "none"]) document.getElementById(id).disabled = !enabled;
+}
+
 // areas: share of the pixels, 0..1, by class index.
 export function showAreas(areas) {
   areas.forEach((share, index) => {

@@ -1,10 +1,11 @@
 // The page: frames with their classes drawn over them, statistics, and the controls. All drawing happens here, so that
-// transparency, hidden classes and pauses cost the camera nothing.
+// transparency, hidden classes and pauses cost the camera nothing. Video by WebRTC is drawn by the camera.
 
 import { drawChart, recent } from "./charts.js";
-import { buildLegend, showAreas } from "./legend.js";
+import { buildLegend, enableChoice, showAreas } from "./legend.js";
 import { connect } from "./live.js";
 import { png } from "./png.js";
+import { watchVideo } from "./video.js";
 
 const STALE = 2;
 
@@ -20,6 +21,8 @@ let paused = false;
 let owed = 0;
 let points = [];
 let drawing = Promise.resolve();
+let wantsVideo = null;
+let endVideo = null;
 
 function state(name, text) {
   element("state").dataset.state = name;
@@ -30,6 +33,11 @@ function hello(facts) {
   element("source").textContent = facts.source;
   document.title = `edgeseg ${facts.source}`;
   owed = 0;
+  wantsVideo ??= facts.view === "video";
+  element("view").disabled = "missing" in facts.video;
+  element("view").title = facts.video.missing ?? `${facts.video.codec} over WebRTC, drawn by the camera`;
+  if (wantsVideo && facts.video.missing) refused(facts.video.missing);
+  else if (wantsVideo) showVideo();
   if (classes === JSON.stringify(facts.classes)) return;
   classes = JSON.stringify(facts.classes);
   hidden.clear();
@@ -47,14 +55,14 @@ function inTurn(step) {
 }
 
 function picture(message) {
-  if (paused) {
+  if (resting()) {
     owed++;
     return;
   }
   inTurn(async () => {
     try {
       const [frame, colors] = await Promise.all([createImageBitmap(message.jpeg), colored(message.map)]);
-      if (paused) {
+      if (resting()) {
         frame.close();
         colors.close();
       } else {
@@ -66,10 +74,72 @@ function picture(message) {
         draw();
       }
     } finally {
-      if (paused) owed++;
+      if (resting()) owed++;
       else ready();
     }
   });
+}
+
+// Pictures are neither drawn nor asked for.
+const resting = () => paused || endVideo !== null;
+
+function goOn() {
+  for (; !resting() && owed > 0; owed--) ready();
+}
+
+function showVideo() {
+  if (endVideo) return;
+  const video = element("video");
+  endVideo = watchVideo(video, {
+    playing: () => {
+      element("picture").hidden = true;
+      video.hidden = false;
+      element("snapshot").disabled = false;
+    },
+    refused,
+    // The page comes back to video when the server does.
+    lost: () => {
+      leaveVideo();
+      note("The video ended. These are single pictures.");
+    },
+  });
+  note("");
+  wantsVideo = true;
+  setControls();
+  if (!paused) play();
+}
+
+function play() {
+  // Ended before it began, by another click or by the server: nothing to report.
+  element("video").play().catch(() => {});
+}
+
+function leaveVideo() {
+  endVideo?.();
+  endVideo = null;
+  element("video").hidden = true;
+  element("picture").hidden = false;
+  setControls();
+  goOn();
+}
+
+function refused(reason) {
+  wantsVideo = false;
+  leaveVideo();
+  note(`No video by WebRTC: ${reason}. These are single pictures.`);
+}
+
+function note(text) {
+  element("note").textContent = text;
+  element("note").hidden = text === "";
+}
+
+function setControls() {
+  const isVideo = endVideo !== null;
+  element("view").setAttribute("aria-pressed", String(isVideo));
+  element("alpha").disabled = isVideo;
+  enableChoice(!isVideo);
+  for (const id of ["snapshot", "mask", "mask_color"]) element(id).disabled = isVideo || !shown;
 }
 
 function colored(map) {
@@ -88,7 +158,7 @@ function draw() {
   pen.globalAlpha = element("alpha").value / 100;
   pen.drawImage(shown.colors, 0, 0, canvas.width, canvas.height);
   canvas.dataset.number = shown.number;
-  for (const id of ["snapshot", "mask", "mask_color"]) element(id).disabled = false;
+  setControls();
 }
 
 function toggled() {
@@ -134,7 +204,9 @@ function setPaused(value) {
   element("pause").setAttribute("aria-pressed", String(paused));
   element("pause").textContent = paused ? "Go on" : "Pause";
   state("wait", paused ? "paused" : "going on");
-  for (; !paused && owed > 0; owed--) ready();
+  if (paused) element("video").pause();
+  else if (endVideo) play();
+  goOn();
 }
 
 function save(blob, name) {
@@ -143,12 +215,24 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+function drawnVideo() {
+  const video = element("video");
+  const still = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
+  still.getContext("2d").drawImage(video, 0, 0);
+  return still;
+}
+
 const fileName = (kind, ending) => `${kind}_${String(shown.number).padStart(6, "0")}.${ending}`;
 
 element("pause").onclick = () => setPaused(!paused);
 element("snapshot").onclick = () => {
-  const name = fileName("snapshot", "jpg");
-  canvas.toBlob((blob) => save(blob, name), "image/jpeg", 0.92);
+  const name = endVideo ? `snapshot_${new Date().toISOString().replace(/[:.]/g, "-")}.jpg` : fileName("snapshot", "jpg");
+  (endVideo ? drawnVideo() : canvas).toBlob((blob) => save(blob, name), "image/jpeg", 0.92);
+};
+element("view").onclick = () => {
+  wantsVideo = endVideo === null;
+  if (wantsVideo) showVideo();
+  else leaveVideo();
 };
 element("mask").onclick = () => save(png(shown.map), fileName("mask", "png"));
 element("mask_color").onclick = () => save(png(shown.map, palette), fileName("mask_color", "png"));

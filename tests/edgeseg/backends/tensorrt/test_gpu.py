@@ -179,6 +179,41 @@ class TestEngine:
         engine.close()
 
 
+class TestDeviceFrames:
+    """Frames of torch on the GPU: what the same frames in the processor's memory give, bit for bit."""
+
+    @pytest.mark.parametrize("size", [(360, 480), (720, 960), (173, 211)])
+    def test_give_the_same_classes(self, bundle: Bundle, plan: bytes, name: str, size: tuple[int, int]) -> None:
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("this torch has no CUDA")
+        mine = torch.empty(size, dtype=torch.uint8, device="cuda")
+        with edgeseg.load(bundle.path, backend=name) as segmenter:
+            for seed in range(5):
+                image = random_frame(*size, seed)
+                expected = segmenter(image).class_map
+                tensor = torch.from_numpy(image).cuda()
+                planes = tensor.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+                for frame in (tensor, planes):
+                    assert np.array_equal(segmenter(frame).class_map, expected)
+                    assert segmenter.segment_into(frame, mine).class_map is mine
+                    assert np.array_equal(mine.cpu().numpy(), expected)
+
+    def test_wait_for_the_stream_that_makes_them(self, bundle: Bundle, plan: bytes, name: str) -> None:
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("this torch has no CUDA")
+        image = random_frame(360, 480, 0)
+        with edgeseg.load(bundle.path, backend=name) as segmenter, torch.cuda.stream(torch.cuda.Stream()):
+            expected = segmenter(image).class_map
+            ready = torch.from_numpy(image).cuda()
+            for _ in range(5):
+                late = torch.zeros_like(ready)
+                torch.cuda._sleep(50_000_000)
+                late.copy_(ready)
+                assert np.array_equal(segmenter(late).class_map, expected)
+
+
 class TestBatch:
     def test_gives_what_single_frames_give(self, name: str, tmp_path: Path) -> None:
         library: Any = name.replace("-", "_")
