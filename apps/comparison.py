@@ -75,6 +75,11 @@ class ComparedNetwork:
         """Name and options."""
         return f"{self.card.name} {options_text(self.options)}".strip()
 
+    @property
+    def short_label(self) -> str:
+        """Name and values of the options, for pictures."""
+        return " ".join((self.card.name, *map(str, self.options.values())))
+
 
 def options_text(options: Mapping[str, Any]) -> str:
     """Options as tables show them."""
@@ -162,7 +167,7 @@ def _other_size(measured: MeasuredCost) -> str:
 def published_rows(compared: Iterable[ComparedNetwork]) -> list[tuple[str, ...]]:
     """Every published score with its source: label, mIoU, data, source, note; then what was scored here."""
     variants = tuple(compared)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (each.label, f"{score.miou:g}", score.data, score.source, score.note)
         for each in variants
         for score in each.published

@@ -20,8 +20,8 @@ KINDS = {
     "own": "scored here in INT8, CamVid val",
 }
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 330, 46, 14, 34, 30
-_FONT, _LETTER = 11, 5.6
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 340, 46, 24, 34, 34
+_FONT, _LETTER = 11, 6.2
 _COLOURS = {
     "published": "var(--int8, #1560bd)",
     "paddleseg": "var(--float, #8592a1)",
@@ -37,7 +37,7 @@ class Point:
     """One score of one variant.
 
     Attributes:
-        label: of the variant.
+        label: of the variant, short.
         kind: a key of KINDS.
         gmacs: 10^9 multiply-accumulates at CamVid's size.
         miou: 0..100.
@@ -69,11 +69,11 @@ def points_of(compared: Iterable[ComparedNetwork], data: str) -> list[Point]:
                 seen.add(kind)
                 note = f", {score.note}" if score.note else ""
                 text = f"{each.label}: {score.miou:g} on {score.data} ({score.source}{note})"
-                points.append(Point(each.label, kind, gmacs, score.miou, text))
+                points.append(Point(each.short_label, kind, gmacs, score.miou, text))
         for own in each.own:
             if own.data.startswith(data):
                 text = f"{each.label}: {own.int8_miou:g} in INT8 on {own.data} ({own.weights})"
-                points.append(Point(each.label, "own", gmacs, own.int8_miou, text))
+                points.append(Point(each.short_label, "own", gmacs, own.int8_miou, text))
     return sorted(points, key=lambda point: (point.gmacs, -point.miou))
 
 
@@ -126,8 +126,10 @@ def _panel(data: str, points: Sequence[Point], span: tuple[float, float], top: f
         parts += [_line(_LEFT, down(value), _WIDTH - _RIGHT, down(value)), _text(str(value), 16, down(value) + 4)]
     for exponent in range(math.ceil(span[0]), math.floor(span[1]) + 1):
         x = across(10.0**exponent)
-        parts += [_line(x, top + _TOP, x, top + _TOP + inside), _text(f"{10.0**exponent:g}", x - 6, top + _HEIGHT - 14)]
-    parts.append(_text("GMACs at 360x480", _WIDTH - 120, top + _HEIGHT - 2))
+        label = f"{10.0**exponent:g}"
+        shift = len(label) * _LETTER / 2
+        parts += [_line(x, top + _TOP, x, top + _TOP + inside), _text(label, x - shift, top + _HEIGHT - 18)]
+    parts.append(_text("GMACs at 360x480", _WIDTH - 118, top + _HEIGHT - 4))
     marks: list[Box] = [(across(p.gmacs) - 5, down(p.miou) - 5, across(p.gmacs) + 5, down(p.miou) + 5) for p in points]
     labels: list[Box] = []
     for point in points:
@@ -143,7 +145,7 @@ def _place(label: str, x: float, y: float, taken: Sequence[Box]) -> Box:
     """Where a label stands: beside its point where that is free, else a little above or below."""
     width = len(label) * _LETTER
     candidates: list[Box] = []
-    for shift in (0, -7, 7, -13, 13, -20, 20, -27, 27, -34, 34):
+    for shift in (0, -7, 7, -13, 13, -20, 20, -27, 27, -34, 34, -42, 42, -50, 50):
         for left in (x + 8, x - 8 - width):
             if left >= _LEFT and left + width <= _WIDTH - 2:
                 candidates.append((left, y - 6 + shift, left + width, y + 7 + shift))

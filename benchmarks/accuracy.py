@@ -26,7 +26,7 @@ from edgeseg.converters.split import split_frames
 from edgeseg.converters.verify import verify
 from edgeseg.labels import load_mapping
 
-PLAIN = {"equalize": False, "correct_bias": False}
+PLAIN = {"equalize": False, "correct_bias": False, "round_weights": False}
 
 RECIPES = {
     **{method: CalibrationRecipe(method, **PLAIN) for method in (*METHODS, AUTO)},
@@ -54,7 +54,7 @@ def measure(
         recipe = RECIPES[title]
         placement = plan_placement(prepared.model, partners=recipe.share)
         found = calibrate(prepared, placement, split.calibration, recipe, lambda units: None)
-        quantized = place_qdq(found.model, placement, found.table.ranges, found.shifts)
+        quantized = place_qdq(found.model, placement, found.table.ranges, found.shifts, found.moved)
         replay = partial(next, iter(known.values()))
         with network_on_cpu(prepared, quantized, prepared.output) as int8_network:
             result = verify(lambda _, r=replay: r(), int8_network, split.scored(seen), prepared.labels, mapping)

@@ -1,11 +1,14 @@
 """What the camera application costs and survives: ratios in one run on this machine.
 
-    python benchmarks/camera.py BUNDLE VIDEO [pipeline] [latency] [restarts] [recordings] [--times N] [--seconds S]
+    python benchmarks/camera.py BUNDLE VIDEO [pipeline] [latency] [restarts] [recordings] [--times N] [--plays N]
+        [--seconds S]
 
-pipeline: frames per second of VIDEO -> BUNDLE -> overlay -> null, against decoding alone and the network alone, in
-alternating rounds. latency: VIDEO as a camera at 25 frames per second before a network that takes 100 ms. restarts: an
-RTSP server that is killed, and one that hangs; the time from its return to the next frame, and the growth of memory.
-recordings: recorders killed at random; how much of what was recorded up to the kill plays.
+pipeline: frames per second of VIDEO (H.264 in mp4) -> BUNDLE -> overlay -> null, against decoding alone and the network
+alone, in alternating rounds: the bare engine on prepared arrays, called by one thread and saturated by several, and
+the network with its class maps on frames in memory. Processor time says what each costs on a machine that others use.
+latency: VIDEO as a camera at 25 frames per second before a network that takes 100 ms. restarts: an RTSP server that is
+killed, and one that hangs; the time from its return to the next frame, and the growth of memory. recordings: recorders
+killed at random; how much of what was recorded up to the kill plays.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ import cv2
 
 import edgeseg
 from edgeseg.apps.camera.capture import Capture, Patience, Source
+from edgeseg.apps.camera.gst import gstreamer
 from edgeseg.apps.camera.live import Live, LiveOptions, Stream
 from edgeseg.apps.camera.pipeline import Arrival, Pipeline
 from edgeseg.apps.camera.platform import find_platform
@@ -33,6 +39,9 @@ from edgeseg.apps.camera.results import CameraFrame
 from edgeseg.apps.camera.sinks import SinkOptions, open_sink
 from edgeseg.apps.camera.sources import SourceOptions, launch_string
 from edgeseg.apps.camera.statistics import StreamStatistics
+from edgeseg.backends import Engine
+from edgeseg.frame import fit_frame
+from edgeseg.machine import split_threads
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from rtsp_server import RtspCamera
@@ -40,46 +49,116 @@ from rtsp_server import RtspCamera
 EVERY = SourceOptions(live=False)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Frames of one measurement, the seconds they took, and the processor's seconds of this process."""
+
+    frames: int
+    seconds: float
+    processor: float
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        return self.frames / self.seconds
+
+    @property
+    def processor_ms(self) -> float:
+        """Milliseconds of processor time a frame."""
+        return 1e3 * self.processor / self.frames
+
+
+def measured(run: Callable[[], int]) -> Cost:
+    """The cost of something that gives the number of its frames."""
+    began, used = time.perf_counter(), time.process_time()
+    count = run()
+    return Cost(count, time.perf_counter() - began, time.process_time() - used)
+
+
 def pipeline(options: argparse.Namespace) -> None:
     """The whole against the slower of its parts."""
     with edgeseg.load(options.bundle) as segmenter:
-        frames = _decode(options.video)[1]
-        rounds: dict[str, list[float]] = {"decode": [], "network": [], "pipeline": []}
-        segmenter(frames[0])
+        frames = _frames(options.video)
+        entry = segmenter.bundle.manifest.input
+        arrays = [fit_frame(frame, entry.height, entry.width).copy() for frame in frames]
+        single, parallel = segmenter.make_engine("latency"), segmenter.make_engine("throughput")
+        callers = split_threads(None, "throughput")[0] + 1
+        ways: dict[str, Callable[[], int]] = {
+            "decode": lambda: sum(_decode(options.video, len(frames)) for _ in range(options.plays)),
+            "network, one caller": lambda: _infer(single, arrays, 1),
+            "network, saturated": lambda: _infer(parallel, arrays, callers),
+            "network and class maps": lambda: sum(1 for _ in segmenter.stream(frames)),
+            "pipeline": lambda: _whole(segmenter, options.video, options.plays),
+        }
+        costs: dict[str, list[Cost]] = {name: [] for name in ways}
+        _infer(single, arrays[:8], 1)
+        _infer(parallel, arrays[:8], callers)
+        _whole(segmenter, options.video, 1)
         for _ in range(options.times):
-            began = time.perf_counter()
-            count, _ = _decode(options.video, keep=False)
-            rounds["decode"].append(count / (time.perf_counter() - began))
-            began = time.perf_counter()
-            for _ in segmenter.stream(frames):
-                pass
-            rounds["network"].append(len(frames) / (time.perf_counter() - began))
-            began = time.perf_counter()
-            sink = open_sink("null://draw", SinkOptions(lossless=True))
-            stream = Stream(Source(str(options.video), EVERY), (sink,))
-            live = Live(segmenter, segmenter.labels, [stream], LiveOptions(queue=2, lossless=True))
-            live.run()
-            count = live.statistics["0"].snapshot()["segmented"]
-            rounds["pipeline"].append(count / (time.perf_counter() - began))
-    rates = {name: statistics.median(values) for name, values in rounds.items()}
-    ratios = [
-        whole / min(decode, network)
-        for whole, decode, network in zip(rounds["pipeline"], rounds["decode"], rounds["network"], strict=True)
-    ]
-    print("pipeline: " + ", ".join(f"{name} {rate:.1f} frames/s" for name, rate in rates.items()))
-    print(f"  pipeline / min(decode, network) = {statistics.median(ratios):.3f} (each round: {_list(ratios)})")
+            for name, run in ways.items():
+                costs[name].append(measured(run))
+        single.close()
+        parallel.close()
+    print(f"pipeline, {options.bundle.name}, {len(frames)} frames, {options.plays} plays, {options.times} rounds:")
+    milliseconds = {}
+    for name, found in costs.items():
+        milliseconds[name] = statistics.median(cost.processor_ms for cost in found)
+        rate = statistics.median(cost.rate for cost in found)
+        print(f"  {name:24} {rate:7.1f} frames/s, {milliseconds[name]:6.2f} ms of processor time a frame")
+    for name in [name for name in ways if name.startswith("network")]:
+        ratios = [
+            whole.rate / min(decode.rate, network.rate)
+            for whole, decode, network in zip(costs["pipeline"], costs["decode"], costs[name], strict=True)
+        ]
+        print(f"  pipeline / min(decode; {name}) = {statistics.median(ratios):.3f} (each round: {_list(ratios)})")
+    # Where all processors are busy, as they are with the network alone, a frame of both takes the sum of both.
+    network, decode = milliseconds["network, saturated"], milliseconds["decode"]
+    print(
+        f"  with nothing but decode and network it would be {network / (network + decode):.3f}, since they share the "
+        f"processors; by processor time it is {network / milliseconds['pipeline']:.3f}"
+    )
 
 
-def _decode(video: Path, *, keep: bool = True) -> tuple[int, list[Any]]:
+def _whole(segmenter: edgeseg.Segmenter, video: Path, plays: int) -> int:
+    """The application: every frame decoded, segmented and drawn."""
+    sink = open_sink("null://draw", SinkOptions(lossless=True))
+    source = Source(str(video), SourceOptions(live=False, loop=plays - 1))
+    live = Live(segmenter, segmenter.labels, [Stream(source, (sink,))], LiveOptions(queue=2, lossless=True))
+    live.run()
+    return int(live.statistics["0"].snapshot()["segmented"])
+
+
+def _decode(video: Path, frames: int) -> int:
+    """Decoding alone, as gst-launch-1.0 does it; the number of frames that it is known to give."""
+    gst = gstreamer().Gst
+    playing = gst.parse_launch(f'filesrc location="{video}" ! qtdemux ! h264parse ! avdec_h264 ! fakesink sync=false')
+    playing.set_state(gst.State.PLAYING)
+    message = playing.get_bus().timed_pop_filtered(600 * gst.SECOND, gst.MessageType.EOS | gst.MessageType.ERROR)
+    playing.set_state(gst.State.NULL)
+    if message is None or message.type != gst.MessageType.EOS:
+        raise SystemExit(f"{video} does not decode: give a clip of H.264 in mp4")
+    return frames
+
+
+def _infer(engine: Engine, arrays: list[Any], callers: int) -> int:
+    """The bare engine on arrays that are ready for it, called by that many threads."""
+
+    def call(first: int) -> int:
+        mine = arrays[first::callers]
+        for array in mine:
+            engine.infer([array])
+        return len(mine)
+
+    with ThreadPoolExecutor(callers) as pool:
+        return sum(pool.map(call, range(callers)))
+
+
+def _frames(video: Path) -> list[Any]:
+    """All frames of a clip."""
     playing = Pipeline(launch_string(str(video), EVERY, find_platform()), live=False)
-    count, frames = 0, []
-    for event in playing.frames(threading.Event(), 0):
-        if isinstance(event, Arrival):
-            count += 1
-            if keep:
-                frames.append(event.image)
+    frames = [event.image for event in playing.frames(threading.Event(), 0) if isinstance(event, Arrival)]
     playing.stop()
-    return count, frames
+    return frames
 
 
 def latency(options: argparse.Namespace) -> None:
@@ -197,6 +276,7 @@ def main() -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--times", type=int, default=10, help="rounds, restarts and recordings (default 10)")
+    parser.add_argument("--plays", type=int, default=3, help="of the clip in a round of `pipeline` (default 3)")
     parser.add_argument("--seconds", type=float, default=300.0, help="of the latency's measurement (default 300)")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)

@@ -3,6 +3,7 @@
     python benchmarks/network_costs.py count              # parameters and GMACs alone, of what is new on the cards
     python benchmarks/network_costs.py build              # everything but the times; goes on where it stopped
     python benchmarks/network_costs.py times [--quiet]    # the times alone, of the bundles that `build` left behind
+    python benchmarks/network_costs.py build --one        # of each network the first variant alone
 
 Writes edgeseg/models/costs.json, which `edgeseg models --compare` and network_table.py read. Each network is one
 process; a bundle of 500 MB takes up to 8 GB of memory and the bundles of all networks 7 GB of disk. `times` measures
@@ -18,7 +19,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,37 +66,47 @@ def frames(shared: Path) -> list[str]:
 
 
 class Record:
-    """The file of measured costs; written after every network."""
+    """The file of measured costs; read anew and written after every network, so that runs may go side by side."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def read(self) -> MeasuredCosts:
+        """What is known so far, as of this machine."""
         try:
-            known = read_costs(path).networks if path.is_file() else ()
+            networks = read_costs(self._path).networks if self._path.is_file() else ()
         except ModelError as error:
             raise SystemExit(f"{error}; or remove the file to start anew") from error
-        self._networks = list(known)
+        versions = {name: version for name, version in tool_versions().items() if name not in ("edgeseg", "machine")}
+        return MeasuredCosts(CLASSES, machine(), versions, networks)
 
     def of(self, each: ComparedNetwork) -> MeasuredCost | None:
-        return self._all().of(each.card.name, each.options)
+        return self.read().of(each.card.name, each.options)
 
     def put(self, cost: MeasuredCost) -> None:
-        same = [i for i, c in enumerate(self._networks) if (c.network, c.options) == (cost.network, cost.options)]
-        self._networks = [c for i, c in enumerate(self._networks) if i not in same] + [cost]
-        self._networks.sort(key=lambda c: (c.network, json.dumps(c.options)))
+        """Add an entry, or replace the one of its variant."""
+        costs = self.read()
+        others = [c for c in costs.networks if (c.network, c.options) != (cost.network, cost.options)]
+        ordered = sorted([*others, cost], key=lambda c: (c.network, json.dumps(c.options)))
         beside = self._path.with_suffix(".tmp")
-        beside.write_text(write_costs(self._all()), "utf-8")
+        beside.write_text(write_costs(replace(costs, networks=tuple(ordered))), "utf-8")
         os.replace(beside, self._path)
 
-    def _all(self) -> MeasuredCosts:
-        versions = {name: version for name, version in tool_versions().items() if name not in ("edgeseg", "machine")}
-        return MeasuredCosts(CLASSES, machine(), versions, tuple(self._networks))
+
+def chosen(names: list[str], *, one: bool = False) -> list[ComparedNetwork]:
+    """Variants by the number of their parameters.
+
+    Args:
+        names: those whose label has one of the words; all without words.
+        one: of each network the first of its card alone.
+    """
+    found = [each for each in compare(MeasuredCosts(CLASSES, "", {}, ())) if match(each, names)]
+    first = {each.card.name: each for each in reversed(found)}
+    return sorted(first.values() if one else found, key=lambda each: each.cost.parameters)
 
 
-def chosen(record: Record, names: list[str]) -> Iterator[ComparedNetwork]:
-    """The variants whose label has one of the words, by the size of what they compute; all without words."""
-    nothing = MeasuredCosts(CLASSES, "", {}, ())
-    found = [each for each in compare(nothing) if not names or any(name in each.label for name in names)]
-    yield from sorted(found, key=lambda each: each.cost.parameters)
+def match(each: ComparedNetwork, names: list[str]) -> bool:
+    return not names or any(name in each.label for name in names)
 
 
 def folder_of(root: Path, each: ComparedNetwork) -> Path:
@@ -117,7 +127,7 @@ def ask(request: dict[str, Any], limits: Limits) -> tuple[Any, str, float]:
 
 def count(arguments: argparse.Namespace, record: Record) -> None:
     """Note size, parameters and GMACs of every variant that the record does not have yet."""
-    new = [each for each in chosen(record, arguments.name) if record.of(each) is None]
+    new = [each for each in chosen(arguments.name) if record.of(each) is None]
     networks = [(each.card.name, dict(each.options)) for each in new]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     request = {"task": "count", "networks": networks, "classes": CLASSES, "folder": str(arguments.folder)}
@@ -141,7 +151,7 @@ def build(arguments: argparse.Namespace, record: Record) -> None:
     count(arguments, record)
     pictures = frames(arguments.shared)
     limits = Limits(arguments.seconds, arguments.gigabytes)
-    for each in chosen(record, arguments.name):
+    for each in chosen(arguments.name, one=arguments.one):
         folder, known = folder_of(arguments.folder, each), record.of(each)
         assert known is not None
         if known.layers and (folder / "network.edgeseg").is_dir() and not arguments.again:
@@ -159,13 +169,13 @@ def build(arguments: argparse.Namespace, record: Record) -> None:
         cost = replace(known, problem=problem) if answer is None else cost_of(answer, known.times)
         record.put(replace(cost, peak_mb=peak))
         verdict = cost.problem or (cost.builder.verdict if cost.builder else "builder not asked")
-        steps = ", ".join(f"{step} {taken:.0f} s" for step, taken in cost.seconds.items() if ":" not in step)
+        steps = ", ".join(f"{step} {taken:.0f} s" for step, taken in cost.cpu_seconds.items())
         print(f"{each.label:60} {verdict}; {steps}; {peak:.0f} MB", flush=True)
 
 
 def times(arguments: argparse.Namespace, record: Record) -> None:
     pictures = frames(arguments.shared)
-    for each in chosen(record, arguments.name):
+    for each in chosen(arguments.name, one=arguments.one):
         known, folder = record.of(each), folder_of(arguments.folder, each)
         if known is None or not known.layers:
             continue
@@ -194,11 +204,12 @@ def main() -> int:
     kinds = (
         ("count", "count what is not known yet", 900, "limit"),
         ("build", "export, convert, lint and build", 900, "limit of one network"),
-        ("times", "time the bundles", 5, "measured for each network"),
+        ("times", "time the bundles", 3, "measured for each network"),
     )
     for task, what, seconds, meaning in kinds:
         options = tasks.add_parser(task, help=what)
         options.add_argument("name", nargs="*", help="variants whose name and options hold this text; default: all")
+        options.add_argument("--one", action="store_true", help="of each network the first variant of its card alone")
         options.add_argument("--again", action="store_true", help="also what was measured already")
         options.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared", metavar="DIR")
         options.add_argument("--folder", type=Path, default=REPOSITORY / "out" / "networks", help="for the bundles")

@@ -19,7 +19,7 @@ LARGEST_READ = 1024
 
 def is_large(tensor: onnx.TensorProto) -> bool:
     """Whether an initializer is one of those that `without_weights` takes out."""
-    return math.prod(tensor.dims) > LARGEST_READ
+    return int(math.prod(tensor.dims)) > LARGEST_READ
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -100,8 +100,8 @@ def _network(path: Path, frames: str, options: ConvertOptions, steps: Steps) -> 
         prepared = prepare(path, options)
         placement = plan_placement(prepared.model)
     source = frames_from(frames, skip_broken=options.skip_broken).select(options.count)
-    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias)
+    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias, options.round_weights)
     with steps("calibrate", calibration_units(source, recipe)) as advance:
         found = calibrate(prepared, placement, source, recipe, advance)
-    network = SwitchedNetwork(found.model, placement, found.table.ranges, found.shifts)
+    network = SwitchedNetwork(found.model, placement, found.table.ranges, found.shifts, found.moved)
     return _Opened(found.model, network, placement.layers, prepared.input, prepared.output, prepared.labels)

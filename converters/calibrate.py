@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgeseg.calibration.ranges import AUTO, CANDIDATES, METHODS
 from edgeseg.calibration.table import CalibrationTable, Entry, SharedRange, calibration_key, choose_ranges
 from edgeseg.converters.equalize import channel_factors, scale_channels
 from edgeseg.converters.findings import Findings, keep, stored
+from edgeseg.converters.levels import choose_levels
 from edgeseg.converters.options import DEFAULT_METHOD
 from edgeseg.converters.partners import shared_groups
 from edgeseg.converters.place import Placement
@@ -40,6 +41,9 @@ TRIAL_FRAMES = 2
 SHIFT_FRAMES = 4
 """Frames over which the shift of each channel is averaged."""
 
+LEVEL_FRAMES = 8
+"""Frames on which the levels of weights are chosen."""
+
 _OF_SKIPS = "mse"
 """What chooses the range of a tensor that only sums read: its own error is what reaches the output."""
 
@@ -59,12 +63,14 @@ class CalibrationRecipe:
         method: a chooser of `edgeseg.calibration.ranges.METHODS`, or AUTO.
         equalize: bring channels of one tensor to like magnitudes, see `edgeseg.converters.equalize`.
         correct_bias: add to biases what quantization takes from the means of outputs.
+        round_weights: choose the levels of weights by the error at their layer's output.
         share: give tensors that a concatenation brings together one range.
     """
 
     method: str = DEFAULT_METHOD
     equalize: bool = True
     correct_bias: bool = True
+    round_weights: bool = True
     share: bool = False
 
     @property
@@ -73,6 +79,7 @@ class CalibrationRecipe:
         done = {
             "cross-layer equalization": self.equalize,
             "bias correction": self.correct_bias,
+            "weight rounding": self.round_weights,
             "quantized partners": self.share,
         }
         return tuple(name for name, chosen in done.items() if chosen)
@@ -86,6 +93,7 @@ class Calibrated:
         model: the float graph that the ranges are of; with equalization, one with rescaled channels.
         table: the ranges.
         shifts: corrections of biases by layer, see `edgeseg.converters.place.correct_biases`.
+        moved: weights that round to the farther level, see `edgeseg.converters.place.moved_weight`.
         names: names of the frames; their digests stand in the table.
         reused: whether an earlier conversion had measured them.
     """
@@ -93,13 +101,15 @@ class Calibrated:
     model: onnx.ModelProto
     table: CalibrationTable
     shifts: dict[str, Array]
+    moved: dict[str, NDArray[np.int64]]
     names: tuple[str, ...]
     reused: bool
 
 
 def calibration_units(frames: FrameSource, recipe: CalibrationRecipe) -> int:
     """How many units of progress `calibrate` will count."""
-    return len(frames) + (min(CHANNEL_FRAMES, len(frames)) if recipe.equalize else 0)
+    more = (CHANNEL_FRAMES if recipe.equalize else 0, LEVEL_FRAMES if recipe.round_weights else 0)
+    return len(frames) + sum(min(count, len(frames)) for count in more)
 
 
 def calibrate(
@@ -134,7 +144,7 @@ def calibrate(
         progress(calibration_units(frames, recipe))
         # The key does not depend on the order of the frames, but names and digests must pair up.
         model = scale_channels(prepared.model, known.factors)
-        return Calibrated(model, replace(known.table, frames=digests), known.shifts, names, reused=True)
+        return Calibrated(model, replace(known.table, frames=digests), known.shifts, known.moved, names, reused=True)
     factors: dict[str, Array] = {}
     if recipe.equalize:
         some = _feeds(prepared, frames.select(CHANNEL_FRAMES))
@@ -148,11 +158,19 @@ def calibrate(
         frame_names=names,
         extremes=recipe.method == "minmax",
     )
-    few = _feeds(prepared, frames.select(SHIFT_FRAMES))
-    entries, shared, shifts = _choose(model, placement, histograms, recipe, few)
+    few = list(_feeds(prepared, frames.select(SHIFT_FRAMES)))
+    entries, shared = _choose(model, placement, histograms, recipe, few[:: SHIFT_FRAMES // TRIAL_FRAMES])
     table = CalibrationTable(key, recipe.method, digests, entries, shared)
-    keep(store, Findings(table, factors, shifts))
-    return Calibrated(model, table, shifts, names, reused=False)
+    moved: dict[str, NDArray[np.int64]] = {}
+    if recipe.round_weights:
+        some = _feeds(prepared, frames.select(LEVEL_FRAMES))
+        moved = choose_levels(model, placement, table.ranges, some, progress)
+    shifts: dict[str, Array] = {}
+    if recipe.correct_bias:
+        errors = Trials(model, placement, moved).run(table.ranges, few)
+        shifts = {layer: error.shift for layer, error in errors.items()}
+    keep(store, Findings(table, factors, shifts, moved))
+    return Calibrated(model, table, shifts, moved, names, reused=False)
 
 
 def _choose(
@@ -160,14 +178,13 @@ def _choose(
     placement: Placement,
     histograms: Mapping[str, Histogram],
     recipe: CalibrationRecipe,
-    feeds: Iterable[Feed],
-) -> tuple[dict[str, Entry], tuple[SharedRange, ...], dict[str, Array]]:
-    """Ranges, those that tensors share, and what they take from the means of outputs."""
+    few: Sequence[Feed],
+) -> tuple[dict[str, Entry], tuple[SharedRange, ...]]:
+    """Ranges, and those that tensors share."""
     groups = shared_groups(model, placement.quantized) if recipe.share else ()
-    if recipe.method != AUTO and not recipe.correct_bias and not groups:
-        return choose_ranges(histograms, recipe.method), (), {}
-    frames, trials = list(feeds), Trials(model, placement)
-    few = frames[:: SHIFT_FRAMES // TRIAL_FRAMES]
+    if recipe.method != AUTO and not groups:
+        return choose_ranges(histograms, recipe.method), ()
+    trials = Trials(model, placement)
     if recipe.method == AUTO:
         candidates = {
             name: {tensor: choose(histogram) for tensor, histogram in histograms.items()}
@@ -181,10 +198,7 @@ def _choose(
     for each in shared:
         for tensor in each.tensors:
             entries[tensor] = Entry.of(histograms[tensor], each.amax, entries[tensor].method)
-    if not recipe.correct_bias:
-        return entries, shared, {}
-    errors = trials.run({tensor: entry.amax for tensor, entry in entries.items()}, frames)
-    return entries, shared, {layer: error.shift for layer, error in errors.items()}
+    return entries, shared
 
 
 def check_frame_size(frame: Frame, spec: InputSpec) -> None:

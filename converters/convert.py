@@ -166,7 +166,9 @@ def _quantized(
     options: ConvertOptions,
     steps: Steps,
 ) -> _Converted:
-    recipe = CalibrationRecipe(options.method, options.equalize, options.correct_bias, share=options.partners)
+    recipe = CalibrationRecipe(
+        options.method, options.equalize, options.correct_bias, options.round_weights, share=options.partners
+    )
     with steps("calibrate", calibration_units(split.calibration, recipe)) as advance:
         calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
     mixture: Mixture | None = None
@@ -175,7 +177,7 @@ def _quantized(
         mixture = find_mixture(prepared, placement, calibrated, searched, options, steps)
         placement = plan_placement(prepared.model, {**kept, **mixture.reasons})
     with steps("quantize"):
-        quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
+        quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts, calibrated.moved)
         model, output = _finished(quantized, prepared, options)
         require_clean(model)
     budget, sensitivity = (mixture.budget, mixture.sensitivity) if mixture else (None, None)

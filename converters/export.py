@@ -40,8 +40,8 @@ RANDOM_IMAGES = 3
 """Images of seeded noise on which torch and the exported graph are compared, before real frames."""
 
 _EXPORTER_OPSET = 18
-# Two engines add in another order: logits nearer to each other than this share of the largest one are equal. torch's own
-# float32 is 5e-5 away from its float64 in a DABNet of random weights, and trained networks have such pixels too.
+# Two engines add in another order: logits nearer to each other than this share of the largest one are equal. torch's
+# own float32 is 5e-5 away from its float64 in a DABNet of random weights, and trained networks have such pixels too.
 _ROUNDING = 1e-4
 
 _log = logging.getLogger(__name__)

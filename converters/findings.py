@@ -43,11 +43,13 @@ class Findings:
         table: the ranges.
         factors: of channels, by tensor, see `edgeseg.converters.equalize`.
         shifts: of biases, by layer.
+        moved: weights that round to the farther level, by name, see `edgeseg.converters.place.moved_weight`.
     """
 
     table: CalibrationTable
     factors: dict[str, Array]
     shifts: dict[str, Array]
+    moved: dict[str, NDArray[np.int64]]
 
 
 def keep(path: Path, findings: Findings) -> None:
@@ -56,6 +58,7 @@ def keep(path: Path, findings: Findings) -> None:
         "table": json.loads(findings.table.to_json()),
         "factors": {name: values.tolist() for name, values in findings.factors.items()},
         "shifts": {name: values.tolist() for name, values in findings.shifts.items()},
+        "moved": {name: values.tolist() for name, values in findings.moved.items()},
     }
     try:
         write_atomically(path, json.dumps(content, allow_nan=False).encode())
@@ -68,7 +71,8 @@ def stored(path: Path, key: str) -> Findings | None:
     try:
         content = json.loads(path.read_text("utf-8"))
         table = CalibrationTable.from_json(json.dumps(content["table"]))
-        findings = Findings(table, _arrays(content["factors"], positive=True), _arrays(content["shifts"]))
+        moved = {str(name): np.array(values, np.int64) for name, values in content["moved"].items()}
+        findings = Findings(table, _arrays(content["factors"], positive=True), _arrays(content["shifts"]), moved)
     except FileNotFoundError:
         return None
     except _UNREADABLE as error:

@@ -18,6 +18,7 @@ _QUANTIZES = {
     "--count": "count",
     "--no-equalize": "equalize",
     "--no-bias-correction": "correct_bias",
+    "--no-weight-rounding": "round_weights",
     "--partners": "partners",
     "--budget": "budget",
     "--keep-float": "keep_float",

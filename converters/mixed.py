@@ -208,7 +208,7 @@ def find_mixture(
     """
     assert options.budget is not None
     costs = float_costs(calibrated.model, placement.layers, options.target)
-    network = SwitchedNetwork(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
+    network = SwitchedNetwork(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts, calibrated.moved)
     few = frames.frames[:: -(-len(frames.frames) // SENSITIVITY_FRAMES)]
     runs = sensitivity_runs(len(network.layers), len(few), spare=False)
     with steps("sensitivity", runs) as advance:

@@ -35,6 +35,7 @@ class ConvertOptions:
         method: range chooser, see `edgeseg.calibration.ranges.METHODS`; "auto" chooses for each tensor.
         equalize: bring channels of one tensor to like magnitudes first.
         correct_bias: add to biases what quantization takes from the means of outputs.
+        round_weights: choose the levels of weights by the error at their layer's output, not each the nearest.
         partners: also quantize what TensorRT joins with INT8 convolutions, see `edgeseg.converters.partners`.
         budget: points that quantization may cost; layers stay in float until it is kept. None quantizes all.
         keep_float: patterns (*, ?) of names of layers that stay in float.
@@ -64,6 +65,7 @@ class ConvertOptions:
     method: str = DEFAULT_METHOD
     equalize: bool = True
     correct_bias: bool = True
+    round_weights: bool = True
     partners: bool = False
     budget: float | None = None
     keep_float: tuple[str, ...] = ()

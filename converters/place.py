@@ -27,11 +27,15 @@ from edgeseg.manifest import Layer
 __all__ = [
     "Placement",
     "correct_biases",
+    "moved_weight",
     "place_qdq",
     "plan_placement",
     "remove_qdq",
     "weight_scales",
 ]
+
+_BEYOND = 0.01
+"""How far beyond the middle between two levels a weight is put that is to round to the farther one, in levels."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,35 @@ def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return scales
 
 
+def moved_weight(weight: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Weights of which some round to the farther of their two levels: they are put just beyond the middle between them.
+
+    So a graph that holds them rounds as wanted, and says nearly the same in float.
+
+    Args:
+        weight: (output channels, ...) float32.
+        positions: of those that are to move, in the flattened array, see `edgeseg.converters.levels.choose_levels`.
+
+    Raises:
+        CalibrationError: for positions that the array does not have.
+    """
+    if len(positions) and not 0 <= positions.min() <= positions.max() < weight.size:
+        raise CalibrationError(f"weights number {positions.min()} to {positions.max()} were to move, of {weight.size}")
+    scales = np.repeat(weight_scales(weight), weight[0].size)[positions].astype(np.float64)
+    result = weight.reshape(-1).copy()
+    levels = result[positions] / scales
+    nearest = np.rint(levels)
+    beyond = np.where(levels > nearest, 0.5 + _BEYOND, -0.5 - _BEYOND)
+    result[positions] = (nearest + beyond) * scales
+    return result.reshape(weight.shape)
+
+
 def place_qdq(
     model: onnx.ModelProto,
     placement: Placement,
     ranges: Mapping[str, float],
     shifts: Mapping[str, NDArray[np.float64]] | None = None,
+    moved: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> onnx.ModelProto:
     """Put Q/DQ pairs on the inputs and weights of the INT8 layers.
 
@@ -130,6 +158,7 @@ def place_qdq(
         placement: from `plan_placement`.
         ranges: largest magnitude (amax) by activation tensor.
         shifts: what is added to the biases of INT8 layers, (output channels,) by layer, see `correct_biases`.
+        moved: which weights of INT8 layers round to the farther of their two levels, see `moved_weight`.
 
     Returns:
         A new graph; one pair serves all quantized consumers of a tensor.
@@ -159,6 +188,9 @@ def place_qdq(
         if node.name in quantized:
             weight = node.input[1]
             if weight not in done:
+                if moved and weight in moved:
+                    values = moved_weight(numpy_helper.to_array(weights[weight]), moved[weight])
+                    weights[weight].CopyFrom(numpy_helper.from_array(values, weight))
                 pair = _weight_pair(index, weight, numpy_helper.to_array(weights[weight]))
                 graph.initializer.extend(pair.initializers)
                 nodes.extend(pair.nodes)
@@ -213,7 +245,7 @@ def remove_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     """The float graph again: what `place_qdq` was given, whose weights a quantized graph still holds.
 
     Args:
-        model: a graph with Q/DQ pairs.
+        model: a graph with Q/DQ pairs; where weights were moved it holds them as moved.
     """
     result = copy_model(model)
     index = GraphIndex(result)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.calibration.measure import Feed
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex
-from edgeseg.converters.place import Placement, correct_biases
+from edgeseg.converters.place import Placement, correct_biases, moved_weight
 from edgeseg.converters.rounding import level_limits, rounded_weight, rounding
 from edgeseg.converters.segments import Segment, cut_positions, segment_model, segments
 from edgeseg.errors import EngineError
@@ -24,6 +24,7 @@ __all__ = ["SwitchedNetwork"]
 
 _SWITCHES = "switches"
 _Tensors = dict[str, NDArray[Any]]
+_Constants = dict[str, NDArray[Any]]
 
 
 class SwitchedNetwork:
@@ -38,6 +39,7 @@ class SwitchedNetwork:
         placement: which layers can be quantized.
         ranges: amax by tensor.
         shifts: corrections of the biases of quantized layers, see `edgeseg.converters.place.correct_biases`.
+        moved: weights of quantized layers that round to the farther level, see `edgeseg.converters.place.moved_weight`.
 
     Raises:
         EngineError: when ONNX Runtime does not take the graph.
@@ -53,14 +55,15 @@ class SwitchedNetwork:
         placement: Placement,
         ranges: Mapping[str, float],
         shifts: Mapping[str, NDArray[np.float64]] | None = None,
+        moved: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
         self.layers = tuple(layer.name for layer in placement.layers if layer.precision == "int8")
         work = {layer.name: layer.macs for layer in placement.layers}
-        index, other = GraphIndex(model), GraphIndex(correct_biases(model, shifts or {}))
-        biases = {n.name: other.constant(n.input[2]) for n in other.graph.node if len(n.input) > 2 and n.input[2]}
+        index = GraphIndex(model)
+        constants = _rounded_constants(correct_biases(model, shifts or {}), self.layers, moved or {})
         self._thread = threading.local()
         self._parts = [
-            _Part(index, segment, self.layers, ranges, biases)
+            _Part(index, segment, self.layers, ranges, constants)
             for segment in segments(index, cut_positions(model.graph, self.layers, work))
         ]
 
@@ -132,13 +135,13 @@ class _Part:
         segment: Segment,
         layers: Sequence[str],
         ranges: Mapping[str, float],
-        biases: Mapping[str, NDArray[np.float32] | None],
+        constants: Mapping[str, _Constants],
     ) -> None:
         ort = require("onnxruntime", "find out which layers quantization harms")
         inside = {node.name for node in segment.nodes}
         self._layers = tuple(name for name in layers if name in inside)
         self._crossing = segment.outputs
-        graph = _switched(index, segment, self._layers, ranges, biases)
+        graph = _switched(index, segment, self._layers, ranges, constants)
         self._inputs = [value.name for value in graph.graph.input if value.name != _SWITCHES]
         self._outputs = [value.name for value in graph.graph.output]
         options = ort.SessionOptions()
@@ -163,12 +166,31 @@ class _Part:
         return {name: made[name] if name in made else tensors[name] for name in self._crossing}
 
 
+def _rounded_constants(
+    model: onnx.ModelProto, layers: Sequence[str], moved: Mapping[str, NDArray[np.int64]]
+) -> dict[str, _Constants]:
+    """Weight and, where it is a constant, bias of each layer in INT8."""
+    index, found = GraphIndex(model), {}
+    for node in model.graph.node:
+        if node.name not in layers:
+            continue
+        weight = index.constant(node.input[1])
+        assert weight is not None  # or it could not be quantized
+        if node.input[1] in moved:
+            weight = moved_weight(weight, moved[node.input[1]])
+        found[node.name] = {"weight": rounded_weight(weight)}
+        bias = index.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        if bias is not None:
+            found[node.name]["bias"] = bias
+    return found
+
+
 def _switched(
     index: GraphIndex,
     segment: Segment,
     layers: Sequence[str],
     ranges: Mapping[str, float],
-    biases: Mapping[str, NDArray[np.float32] | None],
+    rounded: Mapping[str, _Constants],
 ) -> onnx.ModelProto:
     """The segment as a model with a switch for each of the layers."""
     model = segment_model(index, segment)
@@ -182,15 +204,10 @@ def _switched(
             nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
             continue
         number = numbers[node.name]
-        weight = index.constant(node.input[1])
-        assert weight is not None  # or it could not be quantized
-        constants = {"number": np.array(number), "step": np.array(ranges[node.input[0]] / LEVELS, np.float32)}
-        constants["weight"] = rounded_weight(weight)
-        bias = biases.get(node.name)
-        if bias is not None:
-            constants["bias"] = bias
+        step = np.array(ranges[node.input[0]] / LEVELS, np.float32)
+        constants: _Constants = {"number": np.array(number), "step": step, **rounded[node.name]}
         graph.initializer.extend(numpy_helper.from_array(v, f"switch_{number}_{n}") for n, v in constants.items())
-        nodes += _switch(node, number, bias is not None, index.shape(node.output[0]))
+        nodes += _switch(node, number, "bias" in constants, index.shape(node.output[0]))
     del graph.node[:]
     graph.node.extend(nodes)
     return model

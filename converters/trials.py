@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model
-from edgeseg.converters.place import Placement
+from edgeseg.converters.place import Placement, moved_weight
 from edgeseg.converters.rounding import level_limits, rounded_weight, rounding
 from edgeseg.errors import CalibrationError
 from edgeseg.machine import usable_processors
@@ -47,9 +47,16 @@ class Trials:
     Args:
         model: the float graph.
         placement: which layers are quantized.
+        moved: which of their weights round to the farther level, see `edgeseg.converters.place.moved_weight`.
     """
 
-    def __init__(self, model: onnx.ModelProto, placement: Placement) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        placement: Placement,
+        moved: Mapping[str, NDArray[np.int64]] | None = None,
+    ) -> None:
+        self._moved = moved or {}
         self._tensors = placement.tensors
         names = {layer.name for layer in placement.layers if layer.precision == "int8"}
         self._layers = [node for node in model.graph.node if node.name in names]
@@ -70,6 +77,8 @@ class Trials:
         for number, layer in enumerate(self._layers):
             weight = index.constant(layer.input[1])
             assert weight is not None  # or it would not be quantized
+            if layer.input[1] in self._moved:
+                weight = moved_weight(weight, self._moved[layer.input[1]])
             name = f"trial_weight_{number}"
             graph.initializer.append(numpy_helper.from_array(rounded_weight(weight), name))
             graph.node.extend(_twin(layer, rounded[layer.input[0]], name, number))

@@ -173,17 +173,18 @@ def segment_tiled(
     tiling = tiling_for(segmenter, tile, overlap)
     rows, columns = tiling.axes(height, width)
     class_map = np.empty((height, width), np.uint8)
-    stages = np.zeros(3)
+    preprocess = infer = postprocess = 0.0
     results = (stream or segmenter.stream)(_cut(image, tiling, name))
     for (row, column), result in zip(_places(rows, columns), results, strict=True):
         inner = result.class_map[row.first - row.start :, column.first - column.start :]
         kept = row.last - row.first, column.last - column.first
         class_map[row.first : row.last, column.first : column.last] = inner[: kept[0], : kept[1]]
-        stages += result.timing.preprocess, result.timing.infer, result.timing.postprocess
+        preprocess += result.timing.preprocess
+        infer += result.timing.infer
+        postprocess += result.timing.postprocess
         if step is not None:
             step(1)
-    total = 1e3 * (time.perf_counter() - started)
-    timing = Timing(decode, *(float(stage) for stage in stages), total)
+    timing = Timing(decode, preprocess, infer, postprocess, 1e3 * (time.perf_counter() - started))
     return Segmentation(class_map, segmenter.labels, timing, number, name)
 
 

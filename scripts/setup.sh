@@ -114,13 +114,13 @@ prepare() {
 GSTREAMER_PACKAGES=(
     python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0
     gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
-    gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-python3-plugin-loader
-    libpython3-dev
+    gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-nice gstreamer1.0-x
+    gstreamer1.0-python3-plugin-loader libpython3-dev
 )
 
 gstreamer_works() {
     "$VENV/bin/python" -c 'import gi; gi.require_version("GstRtspServer", "1.0"); from gi.repository import Gst, GstRtspServer
-Gst.init(None); Gst.MapInfo.__enter__' 2>/dev/null
+Gst.init(None); Gst.MapInfo.__enter__; Gst.ElementFactory.find("nicesrc").get_name()' 2>/dev/null
 }
 
 # The camera's tests need GStreamer and PyGObject, which pip cannot bring: apt installs them for the system's Python, and
@@ -139,7 +139,8 @@ prepare_gstreamer() {
         gstreamer_works && return
     fi
     touch "$tried"
-    say "GStreamer cannot be used from Python $mine here (the system's is ${system:-absent}): the camera's tests will be skipped"
+    say "GStreamer, or a part of it, cannot be used from Python $mine here (the system's is ${system:-absent}):" \
+        "the camera's tests that need it will be skipped"
 }
 
 # A headless browser looks at the report; Ubuntu has Chromium only as a snap, which containers cannot install. Where it

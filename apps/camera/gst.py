@@ -35,6 +35,7 @@ def gstreamer() -> Any:
     Raises:
         MissingDependencyError: where `gi` or GStreamer's side of it is not installed, or belongs to another Python.
     """
+    _prefer_compilers_unwinder()
     try:
         import gi
 
@@ -49,6 +50,16 @@ def gstreamer() -> Any:
     if not Gst.is_initialized() and not Gst.init_check(None)[0]:
         raise EngineError("GStreamer does not start; try: gst-inspect-1.0 --version")
     return SimpleNamespace(Gst=Gst, GstApp=GstApp, GstBase=GstBase, GstVideo=GstVideo, GLib=GLib, GObject=GObject)
+
+
+def _prefer_compilers_unwinder() -> None:
+    """Have C++ exceptions unwound by the compiler's own library.
+
+    GStreamer is linked with libunwind, which PyGObject makes visible to all: where it is the first with the unwinder's
+    names, an exception that OpenVINO throws and catches inside ends the process.
+    """
+    with contextlib.suppress(OSError):  # a system with another C library has another unwinder
+        ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
 
 
 def missing_gstreamer() -> MissingDependencyError:

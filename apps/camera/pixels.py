@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.apps.camera.element.pixels import CHROMA, FORMATS, MATRICES, FrameLayout
+from edgeseg.apps.camera.element.pixels import FORMATS, MATRICES, FrameLayout
 from edgeseg.apps.camera.gst import gstreamer, mapped
 from edgeseg.errors import FrameError, UsageError
 from edgeseg.kernels import run_compiled
@@ -60,7 +60,7 @@ class FrameReader:
 def rgb_from_yuv(
     data: NDArray[np.uint8], layout: FrameLayout, offsets: tuple[int, ...], strides: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """RGB by the formulas of ITU-R BT.601-7, BT.709-6 and their kin in float32; chroma is that of its two by two pixels.
+    """RGB by the formulas of ITU-R BT.601-7, BT.709-6 and their kin, in float32; four pixels share their chroma.
 
     Args:
         data: (N,) uint8, the whole buffer, contiguous.
@@ -73,8 +73,9 @@ def rgb_from_yuv(
     cv2 = require("cv2", _PURPOSE)
     height, width = layout.height, layout.width
     # NV12 has U and V in turns in one plane, I420 has a plane of each.
-    blue, red = (offsets[1], offsets[1] + 1) if len(offsets) == 2 else offsets[1:]
-    step = CHROMA[layout.format][0]
+    together = len(offsets) == 2
+    blue, red = (offsets[1], offsets[1] + 1) if together else offsets[1:]
+    step = 2 if together else 1
     coefficients = _coefficients(layout.matrix, layout.full_range)
     planes, lines = _scratch(width)
     picture = np.empty((height, width, 3), np.uint8)
@@ -121,7 +122,9 @@ def _check_size(size: int, layout: FrameLayout, offsets: tuple[int, ...], stride
     """Refuse a buffer in which a plane does not end."""
     height, width = layout.height, layout.width
     sizes = [(height, width * (1 if layout.is_yuv else len(layout.format)))]
-    sizes += [(-(-height // 2), -(-width // 2) * count) for count in CHROMA.get(layout.format, ())]
+    if layout.is_yuv:
+        chroma = (2,) if len(offsets) == 2 else (1, 1)
+        sizes += [(-(-height // 2), -(-width // 2) * count) for count in chroma]
     for (rows, row), offset, stride in zip(sizes, offsets, strides, strict=True):
         if offset + stride * (rows - 1) + row > size:
             raise FrameError(f"a frame of {width}x{height} {layout.format} has only {size} bytes")

@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-bias-correction", action="store_true", help="leave biases as they are where quantization shifts a mean"
     )
     quantization.add_argument(
+        "--no-weight-rounding",
+        action="store_true",
+        help="round each weight to the nearest level, not all of a layer to those that change its output least",
+    )
+    quantization.add_argument(
         "--partners",
         action="store_true",
         help="also quantize the skip inputs of sums and give concatenated tensors one range: fewer kernels on a GPU, "
@@ -194,6 +199,7 @@ def _convert_options(options: argparse.Namespace) -> ConvertOptions:
         method=options.method,
         equalize=not options.no_equalize,
         correct_bias=not options.no_bias_correction,
+        round_weights=not options.no_weight_rounding,
         partners=options.partners,
         budget=_budget(options),
         keep_float=tuple(options.keep_float),

@@ -60,7 +60,8 @@ def check_tile_arguments(options: argparse.Namespace) -> None:
     elif options.tile != _NETWORK:
         from edgeseg.tiles import Tiling
 
-        Tiling(*options.tile, options.overlap or 0)
+        height, width = options.tile
+        Tiling(height, width, options.overlap or 0)
 
 
 def asked_tiling(options: argparse.Namespace, segmenter: Segmenter) -> Tiling | None:

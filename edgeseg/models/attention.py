@@ -31,7 +31,8 @@ class PositionAttention(nn.Module):
         query, key, value = (layer(maps).flatten(2) for layer in (self.query, self.key, self.value))
         weights = torch.softmax(query.transpose(1, 2) @ key, -1)
         attended = (value @ weights.transpose(1, 2)).reshape(maps.shape)
-        return self.gain * attended + maps
+        summed: Tensor = self.gain * attended + maps
+        return summed
 
 
 class ChannelAttention(nn.Module):

@@ -13,8 +13,8 @@ CARDS: dict[str, Card] = {name: card for family in (LIGHT, CLASSIC, RESIDUAL) fo
 """The card of each network of the registry, by name."""
 
 NOT_BUILT: dict[str, str] = {
-    "ReSeg": "gated recurrent units sweep over rows and columns: no INT8 form, hundreds of steps one after the other, "
-    "and rows mixed with frames, so that no batch can be dynamic; edgeseg convert refuses recurrent operators",
+    "ReSeg": "gated recurrent units sweep over rows and columns, hundreds of float steps one after the other, with the "
+    "rows of all frames in one batch: no dynamic batch, no fine-tuning; edgeseg convert refuses recurrent operators",
     "DeepMask": "proposes class-agnostic masks of objects: no class map; instances come from masklab",
     "Instance-Aware Segmentation": "multi-task cascades of boxes, masks and categories: instances come from masklab",
     "PANet": "instances from boxes on a feature pyramid: no class map; instances come from masklab",

@@ -73,7 +73,7 @@ class MeasuredCost:
         int8_layers, layers: convolutions and matrix products in INT8, and all.
         findings: what the linter says of the bundle's graph.
         agreement: of INT8 with float, percent of the pixels of a few frames.
-        seconds: wall time by step: network, export, convert, and those of convert.
+        cpu_seconds: processor time by step: network, export, convert, lint, builder.
         peak_mb: largest resident memory of all steps, the builder's process included, in MB of 10^6 bytes.
         builder: TensorRT's; None where it was not asked.
         times: None where they were not measured.
@@ -91,7 +91,7 @@ class MeasuredCost:
     layers: int = 0
     findings: int | None = None
     agreement: float | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_mb: float | None = None
     builder: Builder | None = None
     times: Times | None = None

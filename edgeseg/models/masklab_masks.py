@@ -37,7 +37,8 @@ def direction_of(across: Tensor, down: Tensor, directions: int, distances: int) 
 def direction_channels(size: int, directions: int, distances: int) -> Tensor:
     """The direction channel of each cell of a size x size crop, (size, size) int64: the same for every box."""
     steps = (torch.arange(size) + 0.5) * 2 / size - 1
-    return direction_of(*torch.meshgrid(steps, steps, indexing="xy"), directions, distances)
+    across, down = torch.meshgrid(steps, steps, indexing="xy")
+    return direction_of(across, down, directions, distances)
 
 
 def assemble(crops: Tensor, channels: Tensor) -> Tensor:

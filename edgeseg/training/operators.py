@@ -238,6 +238,11 @@ def _maximum(step: Step, *x: Tensor) -> Tensor:
     return functools.reduce(torch.maximum, x)
 
 
+def _minimum(step: Step, *x: Tensor) -> Tensor:
+    del step
+    return functools.reduce(torch.minimum, x)
+
+
 OPERATORS: dict[str, Operator] = {
     "Add": lambda step, x, y: x + y,
     "AveragePool": _average_pool,
@@ -262,7 +267,9 @@ OPERATORS: dict[str, Operator] = {
     "MatMul": lambda step, x, y: x @ y,
     "Max": _maximum,
     "MaxPool": _max_pool,
+    "Min": _minimum,
     "Mul": lambda step, x, y: x * y,
+    "Neg": lambda step, x: -x,
     "PRelu": _prelu,
     "ReduceMax": lambda step, x: x.amax(_axes(step, x), bool(step.get("keepdims", 1))),
     "ReduceMean": lambda step, x: x.mean(_axes(step, x), bool(step.get("keepdims", 1))),

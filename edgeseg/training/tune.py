@@ -210,7 +210,7 @@ def quantize(network: SegmentationNetwork, recipe: Recipe, frames: FrameSource, 
     ranges = CalibrationRecipe()
     with steps("calibrate", calibration_units(chosen, ranges)) as advance:
         calibrated = calibrate(prepared, placement, chosen, ranges, advance)
-    model = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
+    model = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts, calibrated.moved)
     require_clean(model)
     names, digests = calibrated.names, calibrated.table.frames
     quantization = Quantization(ranges.method, names, digests, placement.layers, ranges.techniques)

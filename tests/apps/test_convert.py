@@ -55,6 +55,7 @@ class TestConvert:
         assert 0 < found["layers"]["int8_mac_share"] <= 1
         assert found["seconds"] == pytest.approx(sum(found["seconds_by_step"].values()), abs=0.01)
         assert found["peak_rss_mb"] > 10
+        assert found["smaller"] is None
         assert Path(found["report"]).is_file()
 
     def test_text_of_a_second_conversion(self, edgeseg: Run, network: Path, frames: Path) -> None:
@@ -85,6 +86,24 @@ class TestConvert:
         assert edgeseg("evaluate", bundle, "--data", frames, *GIVEN[2:])[0] == 0
         assert edgeseg("run", bundle, frames, "-o", tmp_path / "out", *GIVEN[2:])[0] == 0
         assert len(os.listdir(tmp_path / "out")) == 8
+
+
+class TestAlsoSize:
+    def test_says_what_both_cost(self, edgeseg: Run, network: Path, frames: Path) -> None:
+        model = onnx.load(network)
+        for axis in (2, 3):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"n{axis}"
+        onnx.save(model, network)
+        sizes = ("--size", "64x64", "--also-size", "32x64")
+        code, out, err = edgeseg("convert", network, "--frames", frames, "--count", 6, *GIVEN, *sizes)
+        assert (code, err) == (0, "")
+        assert re.search(r"smaller 32x64, INT8 \d+\.\d\d, in .*toy\.edgeseg/smaller\n", out), out
+        code, out, _ = edgeseg(
+            "convert", network, "--frames", frames, "--count", 6, *GIVEN, *sizes, "--force", "--json"
+        )
+        found = json.loads(out)["smaller"]
+        assert found["size"] == [32, 64]
+        assert found["scores"]["metric"] == "agreement"
 
 
 class TestFp16:
@@ -170,6 +189,7 @@ class TestBadInput:
             (("--method", "max"), "invalid choice: 'max'"),
             (("--count", "0"), "expected a whole number of at least 1, but got '0'"),
             (("--size", "64"), "expected HEIGHTxWIDTH in pixels, such as 360x480, but got '64'"),
+            (("--size", "64x64", "--also-size", "64x64"), "needs a smaller size, but 64x64 is not below 64x64"),
             (("--output", "masks"), "invalid choice: 'masks'"),
         ],
     )

@@ -139,6 +139,7 @@ class TestBadInput:
             (("BUNDLE", "--preset", "unit", "--color", "BGR"), "--preset, --color only go with --onnx"),
             (("--onnx", "a.onnx", "--mean", "1,2,3"), "give --mean and --std"),
             (("--onnx", "a.onnx", "--preset", "unit", "--threads", "2"), "--threads only goes with a bundle"),
+            (("--onnx", "a.onnx", "--preset", "unit", "--plan", "a.plan"), "--plan only goes with a bundle"),
             (("--onnx", "a.onnx", "--preset", "unit", "--backend", "opnvino"), "did you mean openvino?"),
         ],
     )

@@ -30,11 +30,12 @@ from edgeseg.frame import fit_frame
 
 UNIT = ConvertOptions(mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
 FRAMES = 20
-PLAIN = CalibrationRecipe("mse", equalize=False, correct_bias=False)
+PLAIN = CalibrationRecipe("mse", equalize=False, correct_bias=False, round_weights=False)
 RECIPES = [
     CalibrationRecipe(AUTO),
     CalibrationRecipe(AUTO, equalize=False, correct_bias=False),
     CalibrationRecipe("percentile", correct_bias=False),
+    CalibrationRecipe(round_weights=False),
     CalibrationRecipe("entropy", equalize=False),
     PLAIN,
 ]
@@ -79,7 +80,7 @@ def run(prepared: Prepared, frames: FrameSource, recipe: CalibrationRecipe) -> C
 def noise_ratio(prepared: Prepared, calibrated: Calibrated) -> float:
     """Of the quantized network, on frames that calibration has not seen, in dB."""
     placement = plan_placement(prepared.model)
-    quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts)
+    quantized = place_qdq(calibrated.model, placement, calibrated.table.ranges, calibrated.shifts, calibrated.moved)
     signal = noise = 0.0
     for seed in range(90, 94):
         frame = random_frame(seed=seed)[None]
@@ -91,8 +92,8 @@ def noise_ratio(prepared: Prepared, calibrated: Calibrated) -> float:
 
 class TestRecipe:
     def test_techniques(self) -> None:
-        assert CalibrationRecipe().techniques == ("cross-layer equalization", "bias correction")
-        assert CalibrationRecipe(equalize=False).techniques == ("bias correction",)
+        assert CalibrationRecipe().techniques == ("cross-layer equalization", "bias correction", "weight rounding")
+        assert CalibrationRecipe(equalize=False).techniques == ("bias correction", "weight rounding")
         assert PLAIN.techniques == ()
 
     @pytest.mark.parametrize("recipe", RECIPES)
@@ -100,6 +101,7 @@ class TestRecipe:
         self, recipe: CalibrationRecipe, prepared: Prepared, frames: FrameSource
     ) -> None:
         expected = FRAMES + (steps.CHANNEL_FRAMES if recipe.equalize else 0)
+        expected += steps.LEVEL_FRAMES if recipe.round_weights else 0
         assert calibration_units(frames, recipe) == expected
         for _ in range(2):
             told: list[int] = []
@@ -127,7 +129,7 @@ class TestReuse:
         def never(*arguments: object, **options: object) -> None:
             raise AssertionError("measured again")
 
-        for step in ("measure_ranges", "measure_channels", "Trials"):
+        for step in ("measure_ranges", "measure_channels", "choose_levels", "Trials"):
             monkeypatch.setattr(steps, step, never)
         second = run(prepared, frames, recipe)
         assert (first.reused, second.reused) == (False, True)
@@ -138,6 +140,9 @@ class TestReuse:
         assert list(second.shifts) == list(first.shifts)
         for layer, shift in first.shifts.items():
             np.testing.assert_array_equal(second.shifts[layer], shift)
+        assert list(second.moved) == list(first.moved)
+        for weight, positions in first.moved.items():
+            np.testing.assert_array_equal(second.moved[weight], positions)
 
     def test_measured_twice_gives_the_same(self, prepared: Prepared, frames: FrameSource, cache_dir: Path) -> None:
         first = run(prepared, frames, CalibrationRecipe())
@@ -150,7 +155,7 @@ class TestReuse:
 
     def test_each_recipe_has_a_key_of_its_own(self, prepared: Prepared, frames: FrameSource) -> None:
         recipes = [
-            CalibrationRecipe(m, e, c) for m in ("mse", AUTO) for e, c in itertools.product((False, True), repeat=2)
+            CalibrationRecipe(m, *done) for m in ("mse", AUTO) for done in itertools.product((False, True), repeat=3)
         ]
         found = [run(prepared, frames.select(2), recipe) for recipe in recipes]
         assert not any(calibrated.reused for calibrated in found)
@@ -161,7 +166,7 @@ class TestReuse:
         assert one.table.key != other.table.key
         assert not other.reused
 
-    @pytest.mark.parametrize("damage", ["factors", "shifts", "table"])
+    @pytest.mark.parametrize("damage", ["factors", "shifts", "moved", "table"])
     def test_damaged_findings_are_found_again(
         self, damage: str, prepared: Prepared, frames: FrameSource, cache_dir: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -190,7 +195,7 @@ class TestMethods:
     def test_a_plain_recipe_leaves_the_network_alone(self, prepared: Prepared, frames: FrameSource) -> None:
         found = run(prepared, frames, PLAIN)
         assert found.model.SerializeToString(deterministic=True) == prepared.model.SerializeToString(deterministic=True)
-        assert found.shifts == {}
+        assert (found.shifts, found.moved) == ({}, {})
 
     @pytest.mark.parametrize("method", METHODS)
     @pytest.mark.parametrize("equalize", [False, True])
@@ -243,6 +248,12 @@ class TestGain:
             for e in (True, False)
         )
         assert with_it > without + 3
+
+    def test_weight_rounding(self, prepared: Prepared, frames: FrameSource) -> None:
+        with_it, without = (
+            noise_ratio(prepared, run(prepared, frames, CalibrationRecipe(round_weights=r))) for r in (True, False)
+        )
+        assert with_it > without + 0.3
 
     def test_the_whole_recipe(self, prepared: Prepared, frames: FrameSource) -> None:
         assert noise_ratio(prepared, run(prepared, frames, CalibrationRecipe())) > 3 + noise_ratio(

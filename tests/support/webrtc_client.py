@@ -16,8 +16,8 @@ from support.web_page import WAIT_S
 from edgeseg.apps.camera.gst import gstreamer, introspected, mapped
 
 _DECODE = {
-    "VP8": "rtpvp8depay ! vp8dec",
-    "H264": "rtph264depay ! h264parse ! avdec_h264",
+    "VP8": "rtpvp8depay request-keyframe=true wait-for-keyframe=true ! vp8dec",
+    "H264": "rtph264depay request-keyframe=true wait-for-keyframe=true ! h264parse ! avdec_h264",
 }
 
 
@@ -30,7 +30,7 @@ class VideoClient:
         self._webrtc, self._sdp = introspected("GstWebRTC", ""), introspected("GstSdp", "")
         encoding = next(name for name in _DECODE if name in offer)
         self.pipeline = self._gst.parse_launch(
-            f"webrtcbin name=client bundle-policy=max-bundle latency=0 client. ! {_DECODE[encoding]} ! videoconvert ! "
+            f"webrtcbin name=client bundle-policy=max-bundle latency=200 client. ! {_DECODE[encoding]} ! videoconvert ! "
             "video/x-raw,format=RGB ! appsink name=pictures sync=false max-buffers=1 drop=true"
         )
         self._bin = self.pipeline.get_by_name("client")

@@ -16,6 +16,8 @@ __all__ = ["Peer"]
 _WAITING = 8
 """Encoded frames that wait for a browser at most; with more, it is sent none until a key frame."""
 _STEP_S = 0.01
+_LONGEST_S = 20.0
+"""For what this machine has to do for a connection: making its key pair takes a small and busy one seconds."""
 
 
 class Peer:
@@ -26,19 +28,18 @@ class Peer:
 
     Args:
         encoder: whose frames it sends.
-        patience: seconds that each step of the connection may take.
 
     Raises:
         MissingDependencyError: without GStreamer's WebRTC.
         OutputError: when it does not start.
     """
 
-    def __init__(self, encoder: VideoEncoder, patience: float) -> None:
+    def __init__(self, encoder: VideoEncoder) -> None:
         gst = gstreamer()
-        self._gst, self._encoder, self._patience = gst.Gst, encoder, patience
+        self._gst, self._encoder = gst.Gst, encoder
         self._webrtc = introspected("GstWebRTC", "gir1.2-gst-plugins-bad-1.0")
         self._sdp = introspected("GstSdp", "gir1.2-gst-plugins-base-1.0")
-        self._connected = False
+        self._connected = self._closed = False
         self._needs_key = True
         self._caps: Any = None
         self._kept: list[Any] = []
@@ -93,6 +94,8 @@ class Peer:
         kind = self._webrtc.WebRTCSDPType.ANSWER
         self._ask("set-remote-description", self._webrtc.WebRTCSessionDescription.new(kind, message))
         self._encoder.add(self._receive)
+        if self._closed:  # meanwhile, by a client that left while its answer was read
+            self._encoder.remove(self._receive)
 
     @property
     def state(self) -> str:
@@ -101,6 +104,7 @@ class Peer:
 
     def close(self) -> None:
         """End the connection; blocks a moment."""
+        self._closed = True
         self._encoder.remove(self._receive)
         if self._probe:
             self._pad.remove_probe(self._probe)
@@ -136,9 +140,9 @@ class Peer:
         done = threading.Event()
         promise = self._gst.Promise.new_with_change_func(lambda *_: done.set())
         self._bin.emit(action, argument, promise)
-        if not done.wait(self._patience):
+        if not done.wait(_LONGEST_S):
             promise.interrupt()
-            raise OutputError(f"cannot send video by WebRTC: {action} takes longer than {self._patience:g} s")
+            raise OutputError(f"cannot send video by WebRTC: {action} takes longer than {_LONGEST_S:g} s")
         reply = promise.get_reply()
         # What stands in a reply is freed with its promise, whatever PyGObject still holds of it.
         self._kept.append((promise, reply))
@@ -147,10 +151,10 @@ class Peer:
         return reply
 
     def _wait(self, condition: Callable[[], bool], failure: str) -> None:
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + _LONGEST_S
         while not condition():
             if time.monotonic() > end:
-                raise OutputError(f"cannot send video by WebRTC: the machine {failure} within {self._patience:g} s")
+                raise OutputError(f"cannot send video by WebRTC: the machine {failure} within {_LONGEST_S:g} s")
             time.sleep(_STEP_S)
 
 

@@ -49,7 +49,7 @@ class VideoOptions:
         codec: finds the codec, or raises an EdgesegError that says why there is none.
         width: wider pictures are made this wide.
         rate: most pictures a second.
-        patience: seconds that each step of a connection may take.
+        patience: seconds that a browser has for its answer, and twice as many to be reached.
         most: browsers at a time.
     """
 
@@ -77,7 +77,7 @@ class Video:
         self._session: _Session | None = None
         self._changing = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
-        # Connections block while they are made and ended, one no longer than its patience.
+        # Connections block while they are made and ended.
         self._blocking = ThreadPoolExecutor(4, "edgeseg-web-video")
         self._facts: dict[str, str] | None = None
 
@@ -133,7 +133,7 @@ class Video:
             if self._session is None:
                 encoder = await self.off_loop(lambda: VideoEncoder(self.options.codec()))
                 self._session = _Session(encoder, self._newest, self._painter, self.options, self._worker)
-            peer: Peer = await self.off_loop(Peer, self._session.encoder, self.options.patience)
+            peer: Peer = await self.off_loop(Peer, self._session.encoder)
             self._peers.add(peer)
             return peer
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.backends.cuda import Cuda, Graph, HostBuffer, Memory, Stream
+from edgeseg.backends.cuda import Cuda, Graph, Memory, Stream
 from edgeseg.backends.cuda.arrays import DeviceArray
 from edgeseg.backends.cuda.class_map import ClassMapKernel
+from edgeseg.backends.tensorrt.buffer import LaneBuffer
 from edgeseg.backends.tensorrt.versions.library import Library
 from edgeseg.backends.tensorrt.versions.parsing import Shape
 from edgeseg.backends.tensorrt.versions.running import (
@@ -48,25 +49,6 @@ class StageTimes:
     copy_out: float
     gpu: float
     wall: float
-
-
-class _Buffer:
-    """Pinned memory of the host and, unless the device works on that, memory of the device."""
-
-    def __init__(self, cuda: Cuda, made: ExitStack, shape: Shape, dtype: str, purpose: str, *, mapped: bool) -> None:
-        self.host: HostBuffer = made.enter_context(cuda.host_buffer(shape, dtype, purpose, mapped=mapped))
-        self.memory: Memory | None = None
-        if not mapped:
-            self.memory = made.enter_context(cuda.allocate(self.host.array.nbytes, purpose))
-
-        pointer = self.host.device_pointer if self.memory is None else self.memory.pointer
-        self.on_device = cuda.foreign(pointer, self.host.array.nbytes, purpose)
-        """Where the device finds it."""
-
-    @property
-    def address(self) -> int:
-        """Of the same."""
-        return self.on_device.pointer
 
 
 class Lane:
@@ -106,7 +88,7 @@ class Lane:
         self._frames: int | None = None
         self._capturing = graphs and cuda.has_graphs and listen is None
         self._graphs: dict[object, Graph | None] = {}
-        self._class_maps: dict[ClassMapKernel, _Buffer] = {}
+        self._class_maps: dict[ClassMapKernel, LaneBuffer] = {}
         with ExitStack() as made:
             self._stream = made.enter_context(cuda.stream(f"lane {number}"))
             with cuda.current():
@@ -116,7 +98,7 @@ class Lane:
             buffers = {}
             for port in tensors:
                 purpose = f"{'input' if port.is_input else 'output'} {port.name}"
-                buffer = _Buffer(cuda, made, largest[port.name], port.dtype, purpose, mapped=mapped)
+                buffer = LaneBuffer(cuda, made, largest[port.name], port.dtype, purpose, mapped=mapped)
                 with cuda.current():
                     set_tensor_address(self._context, port.name, buffer.address)
                 buffers[port.name] = buffer
@@ -227,9 +209,9 @@ class Lane:
             self._context = self._listener = None
         self._context = self._listener = None  # also on a GPU that is lost
 
-    def _class_map_buffer(self, kernel: ClassMapKernel) -> _Buffer:
+    def _class_map_buffer(self, kernel: ClassMapKernel) -> LaneBuffer:
         if kernel not in self._class_maps:
-            self._class_maps[kernel] = _Buffer(
+            self._class_maps[kernel] = LaneBuffer(
                 self._cuda, self._made, kernel.frame_size, "uint8", "class map", mapped=self.mapped
             )
         return self._class_maps[kernel]
@@ -248,7 +230,7 @@ class Lane:
                     set_input_shape(self._context, name, (frames, *self._largest[name][1:]))
             self._frames = frames
 
-    def _rows(self, buffer: _Buffer, frames: int) -> NDArray[Any]:
+    def _rows(self, buffer: LaneBuffer, frames: int) -> NDArray[Any]:
         return buffer.host.array[:frames] if self._dynamic else buffer.host.array
 
     def _repeat(self, key: object, work: Callable[[], None], end: Callable[[], None] | None = None) -> None:
@@ -286,13 +268,13 @@ class Lane:
         self._compute()
         self._copy_out(frames)
 
-    def _work_to_class_map(self, kernel: ClassMapKernel, target: _Buffer) -> None:
+    def _work_to_class_map(self, kernel: ClassMapKernel, target: LaneBuffer) -> None:
         self._copy_in(1)
         self._compute_class_map(kernel, target)
         if target.memory is not None:
             self._stream.copy_to_host(target.host.array, target.memory)
 
-    def _compute_class_map(self, kernel: ClassMapKernel, target: _Buffer) -> None:
+    def _compute_class_map(self, kernel: ClassMapKernel, target: LaneBuffer) -> None:
         self._compute()
         kernel.launch(self._stream, self._outputs[0].address, target.address, slot=self._number)
 

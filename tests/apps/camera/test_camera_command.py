@@ -191,6 +191,7 @@ class TestElements:
     def test_names_what_is_missing_and_its_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         packages = {"gstreamer1.0-plugins-base": ("appsink", "nosuchelement"), "nvidia-l4t-gstreamer": ("nvnothing",)}
         monkeypatch.setattr(elements, "PACKAGES", packages)
+        monkeypatch.setattr(elements, "TYPELIBS", {})
         assert missing_elements(jetson=False) == {"gstreamer1.0-plugins-base": ("nosuchelement",)}
         assert missing_elements(jetson=True)["nvidia-l4t-gstreamer"] == ("nvnothing",)
 

@@ -152,7 +152,7 @@ class TestPythonFrames:
 
 
 class TestPipelines:
-    @pytest.mark.parametrize("pixels", ["RGB", "RGBA", "BGRx", "BGR"])
+    @pytest.mark.parametrize("pixels", ["RGB", "RGBA", "BGRx", "BGR", "I420", "NV12"])
     def test_formats_with_padded_rows(self, pixels: str) -> None:
         own = (
             "videotestsrc num-buffers=1 pattern=red ! video/x-raw,width=31,height=8 ! videoconvert ! "
@@ -160,7 +160,8 @@ class TestPipelines:
         )
         (frame,) = Received(Source(own, EVERY)).all()
         assert frame.image.shape == (8, 31, 3)
-        assert (frame.image == (255, 0, 0)).all()
+        # Red in eight bits of YUV is not quite red any more.
+        assert np.abs(frame.image.astype(int) - (255, 0, 0)).max() <= (1 if pixels in ("I420", "NV12") else 0)
 
     @pytest.mark.parametrize(
         ("launch", "message"),
@@ -175,7 +176,7 @@ class TestPipelines:
             Pipeline(launch, live=True)
 
     def test_frames_of_another_kind_are_counted_as_broken(self) -> None:
-        own = "videotestsrc num-buffers=3 ! video/x-raw,format=I420 ! appsink name=frames sync=false"
+        own = "videotestsrc num-buffers=3 ! video/x-raw,format=GRAY8 ! appsink name=frames sync=false"
         received = Received(Source(own, EVERY))
         assert received.all() == []
         assert received.counts()["broken"] == 3

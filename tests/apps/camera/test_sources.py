@@ -17,7 +17,7 @@ LIVE = (
     " ! appsink name=frames sync=false max-buffers=1 drop=true"
 )
 RGBA = " ! nvvidconv flip-method=0 ! video/x-raw,format=RGBA"
-RGB = " ! videoconvert ! video/x-raw,format=RGB"
+PIXELS = " ! videoconvert ! video/x-raw,format={I420,NV12},interlace-mode=progressive;video/x-raw,format=RGB"
 
 
 class TestKind:
@@ -97,14 +97,14 @@ class TestLinux:
     def test_usb(self) -> None:
         options = SourceOptions(width=640, height=480, rate=15)
         assert launch_string("v4l2:///dev/video2", options, LINUX) == (
-            'v4l2src device="/dev/video2" ! video/x-raw,width=640,height=480,framerate=15/1' + RGB + LIVE
+            'v4l2src device="/dev/video2" ! video/x-raw,width=640,height=480,framerate=15/1' + PIXELS + LIVE
         )
 
     def test_rtsp_finds_the_codec_out(self) -> None:
         string = launch_string("rtsp://h/p", SourceOptions(latency=20, protocol="udp"), LINUX)
         assert string == (
             'rtspsrc location="rtsp://h/p" latency=20 drop-on-latency=true protocols=udp timeout=5000000 '
-            "tcp-timeout=5000000 ! application/x-rtp,media=video ! decodebin" + RGB + LIVE
+            "tcp-timeout=5000000 ! application/x-rtp,media=video ! decodebin" + PIXELS + LIVE
         )
 
     def test_second_decoder_where_the_first_is_missing(self) -> None:
@@ -114,7 +114,7 @@ class TestLinux:
     def test_file_plays_at_its_pace_or_as_fast_as_it_goes(self, tmp_path: Path) -> None:
         path = tmp_path / "a b.mp4"
         path.touch()
-        start = f'uridecodebin uri="{path.as_uri()}"' + RGB
+        start = f'uridecodebin uri="{path.as_uri()}"' + PIXELS
         assert launch_string(str(path), SourceOptions(), LINUX) == f"{start} ! identity sync=true{LIVE}"
         assert launch_string(f"file://{path}", SourceOptions(live=False), LINUX) == (
             f"{start} ! queue name=arrivals max-size-buffers=2 max-size-bytes=0 max-size-time=0"
@@ -123,7 +123,7 @@ class TestLinux:
 
     def test_own_pipeline(self) -> None:
         own = "gst://mysrc name=x"
-        assert launch_string(own, SourceOptions(), LINUX) == "mysrc name=x" + RGB + LIVE
+        assert launch_string(own, SourceOptions(), LINUX) == "mysrc name=x" + PIXELS + LIVE
         whole = "mysrc ! videoconvert ! video/x-raw,format=RGB ! appsink name=mine"
         assert launch_string(whole, SourceOptions(), LINUX) == whole
 

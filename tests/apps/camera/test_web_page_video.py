@@ -74,6 +74,7 @@ def test_plays_the_overlay(codec: str, chromium: str, tmp_path: Path) -> None:
         road, sky, other = (np.array(color) / 2 + 64 for color in LABELS.palette)
         found = np.array(await tab.value(PIXELS), float)
         assert abs(found - [road, sky, other]).max() <= 16, found
+        assert await tab.value("document.querySelector('#legend input').disabled") is True
         assert await tab.value("document.getElementById('view').title") == (f"{codec} over WebRTC, drawn by the camera")
 
     tab = watch(chromium, tmp_path, steps, f"?view=video&codec={codec}")

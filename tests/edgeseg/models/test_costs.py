@@ -23,7 +23,7 @@ COST = MeasuredCost(
     layers=8,
     findings=0,
     agreement=98.5,
-    seconds={"export": 3.0},
+    cpu_seconds={"export": 3.0},
     peak_mb=500.0,
     builder=Builder(7, 7, 2.0, 900),
     times=Times(4.0, 2.0, 2.1, 9, True, "2026-11-21"),
@@ -81,7 +81,9 @@ def test_what_the_package_states_holds_together() -> None:
             assert 0 < cost.int8_share <= 1
             assert 0 < cost.int8_layers <= cost.layers
             assert cost.graph_gmacs is not None
-            assert cost.problem == ""
+            assert (cost.problem, cost.findings) == ("", 0)
+        if cost.builder:
+            assert cost.builder.verdict == f"{cost.int8_layers} of {cost.int8_layers} INT8"
         if cost.times:
             assert cost.times.float_ms > 0
             assert cost.times.int8_ms > 0

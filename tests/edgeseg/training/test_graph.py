@@ -180,6 +180,8 @@ class TestOperators:
             one_node("Gather", np.array([2, 0]), axis=1),
             one_node("Clip", np.float32(-0.5), np.float32(6)),
             one_node("ReduceMean", axes=[2, 3], keepdims=0),
+            one_node("Min", np.float32(0.5)),
+            one_node("Neg"),
             one_node("ReduceMax", axes=[1]),
             one_node("ReduceMin", axes=[-1], keepdims=0),
             one_node("ReduceSum", np.array([1])),

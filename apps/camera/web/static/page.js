@@ -33,12 +33,15 @@ function hello(facts) {
   element("source").textContent = facts.source;
   document.title = `edgeseg ${facts.source}`;
   owed = 0;
+  if (classes !== JSON.stringify(facts.classes)) showClasses(facts);
   wantsVideo ??= facts.view === "video";
   element("view").disabled = "missing" in facts.video;
   element("view").title = facts.video.missing ?? `${facts.video.codec} over WebRTC, drawn by the camera`;
   if (wantsVideo && facts.video.missing) refused(facts.video.missing);
   else if (wantsVideo) showVideo();
-  if (classes === JSON.stringify(facts.classes)) return;
+}
+
+function showClasses(facts) {
   classes = JSON.stringify(facts.classes);
   hidden.clear();
   facts.hidden.forEach((index) => hidden.add(index));

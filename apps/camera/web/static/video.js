@@ -1,6 +1,6 @@
 // Video by WebRTC: a connection that lasts as long as the WebSocket over which it was agreed on.
 
-const PATIENCE = 15000;
+const PATIENCE = 30000;
 const GATHERING = 500;
 
 // video: the element that plays; handlers: playing(), refused(reason), and lost() when the server has gone. Returns what

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.bundles import toy_bundle, toy_manifest
@@ -21,6 +22,7 @@ from support.tensorrt_fakes import fake_library
 from support.tensorrt_machines import NODES, ORIN, Machine, promised_bundle
 
 import edgeseg
+from edgeseg.apps import cli
 from edgeseg.backends import Backend, BundleBackend, Target, get_backend
 from edgeseg.backends.tensorrt import backend as backend_module
 from edgeseg.backends.tensorrt.backend import TensorRTBackend, TensorRTRTXBackend
@@ -211,6 +213,28 @@ class TestGivenPlan:
         plan = built(bundle, place=tmp_path / "mine.plan")
         with edgeseg.load(bundle.path, plan=str(plan.path)) as segmenter:
             assert np.array_equal(segmenter(FRAMES[0]).class_map, expected(FRAMES[0]))
+
+    def test_runs_from_the_command_line(
+        self, machine: Machine, bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        machine.install("tensorrt-10.3.0")
+        plan = built(bundle, place=tmp_path / "mine.plan")
+        cv2.imwrite(str(tmp_path / "in.png"), FRAMES[0][:, :, ::-1])
+        words = [
+            "run",
+            bundle.path,
+            tmp_path / "in.png",
+            "-o",
+            tmp_path / "out.png",
+            "--class-map",
+            "--plan",
+            plan.path,
+        ]
+        assert cli.main(["-q", *map(str, words)]) == 0, capfd.readouterr()
+        assert np.array_equal(cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED), expected(FRAMES[0]))
+        plan.path.unlink()
+        assert cli.main(["-q", *map(str, words), "--force"]) == 1
+        assert "there is no plan at" in capfd.readouterr().err
 
     @pytest.mark.parametrize(
         ("changes", "there"),
