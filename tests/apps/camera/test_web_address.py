@@ -47,6 +47,8 @@ class TestParse:
             ("web://me:secret12@127.0.0.1", "has no user but a token: 'web://127.0.0.1' and ?token=..."),
             ("web://127.0.0.1?token=short", "has 8 or more characters, but got 5"),
             ("web://127.0.0.1?tokn=12345678", "unknown option of a web page 'tokn'; did you mean token?"),
+            ("web://127.0.0.1?codec=av1", "codec of a web page is one of auto, vp8, h264, but got 'av1'"),
+            ("web://127.0.0.1?view=", "view of a web page is one of pictures, video, but got ''"),
             ("web://127.0.0.1?token", "the options of a web page are ?name=value&name=value"),
             ("web://127.0.0.1?quality=101", "quality of a web page is a whole number from 1 to 100, but got '101'"),
             ("web://127.0.0.1?width=1e3", "width of a web page is a whole number from 64 to 8192, but got '1e3'"),
