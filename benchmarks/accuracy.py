@@ -30,11 +30,14 @@ PLAIN = {"equalize": False, "correct_bias": False, "round_weights": False}
 
 RECIPES = {
     **{method: CalibrationRecipe(method, **PLAIN) for method in (*METHODS, AUTO)},
-    "mse, equalized": CalibrationRecipe("mse", equalize=True, correct_bias=False),
-    "mse, bias": CalibrationRecipe("mse", equalize=False, correct_bias=True),
-    "auto, equalized": CalibrationRecipe(AUTO, equalize=True, correct_bias=False),
-    "auto, both": CalibrationRecipe(AUTO),
-    "auto, both, partners": CalibrationRecipe(AUTO, share=True),
+    **{
+        f"{method}, {title}": CalibrationRecipe(method, **{**PLAIN, technique: True})
+        for method in ("mse", AUTO)
+        for title, technique in (("equalized", "equalize"), ("bias", "correct_bias"), ("rounding", "round_weights"))
+    },
+    "auto, all": CalibrationRecipe(AUTO),
+    "auto, all but rounding": CalibrationRecipe(AUTO, round_weights=False),
+    "auto, all, partners": CalibrationRecipe(AUTO, share=True),
 }
 
 

@@ -67,9 +67,8 @@ def _building(compared: Sequence[ComparedNetwork]) -> str:
         seconds = [_seconds(cost.cpu_seconds.get(step)) for step in ("export", "convert", "builder")]
         peak = "-" if cost.peak_mb is None else f"{cost.peak_mb / 1000:.1f}"
         clean = "-" if cost.findings is None else str(cost.findings)
-        agreement = "-" if cost.agreement is None else f"{cost.agreement:.2f}"
         deployed = "-" if cost.graph_gmacs is None else f"{cost.graph_gmacs:.4f}"
-        rows.append((each.label, deployed, *seconds, peak, clean, agreement, cost.problem))
+        rows.append((each.label, deployed, *seconds, peak, clean, cost.problem))
     if not rows:
         return ""
     columns = (
@@ -80,16 +79,15 @@ def _building(compared: Sequence[ComparedNetwork]) -> str:
         "builder s",
         "memory GB",
         "lint",
-        "agreement, %",
         "problem",
     )
     text = (
         "From torch to the plan, by `python benchmarks/network_costs.py build`, with two calibration frames and the "
         "default recipe. *GMACs deployed*: of the graph with `--deploy`, products of matrices included; *s*: processor "
-        "seconds; *memory*: the most of all processes together; *lint*: findings; *agreement*: of INT8 with float on "
-        "one frame, with weights that learnt nothing."
+        "seconds; *memory*: the most of all processes together; *lint*: findings. What weights that learnt nothing "
+        "agree on in INT8 says nothing of a trained network, and is left out."
     )
-    return f"### At full width\n\n{text}\n\n{_table(columns, rows, (1, 2, 3, 4, 5, 6, 7))}"
+    return f"### At full width\n\n{text}\n\n{_table(columns, rows, (1, 2, 3, 4, 5, 6))}"
 
 
 def _seconds(value: float | None) -> str:

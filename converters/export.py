@@ -21,7 +21,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from edgeseg.converters.metadata import NetworkMetadata, write_metadata
 from edgeseg.converters.opset import to_target_opset
@@ -132,9 +131,7 @@ def export(
 def _deployed(network: SegmentationNetwork) -> SegmentationNetwork:
     """A copy for inference on the CPU; the exporter would list auxiliary heads among the weights."""
     deployed = copy.deepcopy(network).cpu().float().eval()
-    deployed.auxiliary = nn.ModuleList()
-    if isinstance(deployed, CRFasRNN):
-        deployed.crf = None
+    deployed.drop_undeployed()
     return deployed
 
 

@@ -136,7 +136,7 @@ def moved_weight(weight: NDArray[np.float32], positions: NDArray[np.int64]) -> N
     if len(positions) and not 0 <= positions.min() <= positions.max() < weight.size:
         raise CalibrationError(f"weights number {positions.min()} to {positions.max()} were to move, of {weight.size}")
     scales = np.repeat(weight_scales(weight), weight[0].size)[positions].astype(np.float64)
-    result = weight.reshape(-1).copy()
+    result: NDArray[np.float32] = weight.reshape(-1).copy()
     levels = result[positions] / scales
     nearest = np.rint(levels)
     beyond = np.where(levels > nearest, 0.5 + _BEYOND, -0.5 - _BEYOND)

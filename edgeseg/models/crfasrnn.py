@@ -62,3 +62,8 @@ class CRFasRNN(FCN):
         if self.crf is None:
             return scores, taps
         return self.crf(scores, image * self.std + self.mean), taps
+
+    def drop_undeployed(self) -> None:
+        """See `SegmentationNetwork.drop_undeployed`: no graph holds the layer."""
+        super().drop_undeployed()
+        self.crf = None

@@ -143,6 +143,11 @@ class MaskLab(SegmentationNetwork):
         logits: Tensor = self.prediction(features)
         return logits
 
+    def drop_undeployed(self) -> None:
+        """See `SegmentationNetwork.drop_undeployed`: the semantic network stays."""
+        super().drop_undeployed()
+        del self.direction, self.proposal, self.box, self.mask
+
     def maps(self, image: Tensor) -> Maps:
         """All that is computed densely for images (N, 3, H, W) float32, normalised."""
         conv, pool = self.backbone.stem

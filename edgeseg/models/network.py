@@ -74,6 +74,10 @@ class SegmentationNetwork(nn.Module):
         heads = zip(self.auxiliary, taps, strict=True)
         return (logits, *(resize(head(tap), height, width, self.align_corners) for head, tap in heads))
 
+    def drop_undeployed(self) -> None:
+        """Take out every part that the logits in `eval()` do not need; the network cannot be trained any more."""
+        self.auxiliary = nn.ModuleList()
+
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:

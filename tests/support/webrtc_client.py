@@ -30,8 +30,8 @@ class VideoClient:
         self._webrtc, self._sdp = introspected("GstWebRTC", ""), introspected("GstSdp", "")
         encoding = next(name for name in _DECODE if name in offer)
         self.pipeline = self._gst.parse_launch(
-            f"webrtcbin name=client bundle-policy=max-bundle latency=200 client. ! {_DECODE[encoding]} ! videoconvert ! "
-            "video/x-raw,format=RGB ! appsink name=pictures sync=false max-buffers=1 drop=true"
+            f"webrtcbin name=client bundle-policy=max-bundle latency=200 client. ! {_DECODE[encoding]} ! "
+            "videoconvert ! video/x-raw,format=RGB ! appsink name=pictures sync=false max-buffers=1 drop=true"
         )
         self._bin = self.pipeline.get_by_name("client")
         self._pictures = self.pipeline.get_by_name("pictures")

@@ -174,6 +174,8 @@ def test_exported_graph_gives_the_same_logits(tmp_path: Path) -> None:
     network = small(classes=5)
     kept = [*network.backbone.parameters(), *network.prediction.parameters()]
     assert sum(np.prod(weight.dims) for weight in model.graph.initializer) < 1.01 * sum(p.numel() for p in kept)
+    network.drop_undeployed()
+    assert [p.shape for p in network.parameters()] == [p.shape for p in kept]
 
 
 @pytest.mark.parametrize(
