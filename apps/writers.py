@@ -41,10 +41,11 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         good = False
     if not good:
         raise OutputError(f"OpenCV cannot write {path.suffix or 'files without ending'}; use .png or .jpg for {path}")
-    replace_file(path, content.tobytes())
+    del image, pixels  # of a large image 600 MB, while the file is written
+    replace_file(path, memoryview(content))
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file beside its place and rename it.
 
     Raises:

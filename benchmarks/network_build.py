@@ -25,8 +25,9 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
 from edgeseg.models.costs import Builder, MeasuredCost
 
-# Behind the imports of edgeseg: tests/ holds a folder of that name.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+# The builder's process gets this path too, and tests/ holds a folder named edgeseg: the real one stands before it.
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path += [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SIZES = ((360, 480), (352, 480))

@@ -128,6 +128,7 @@ class ImageFrames:
                 _log.warning("skipped: %s", error)
                 continue
             yield Frame(name, image)
+            del image  # a large one would still be there while the next is read
         if self.paths and len(self._broken) == len(self.paths):
             raise FrameError(f"none of the {len(self.paths)} images can be read, the first is {self.paths[0]}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeseg.apps.cli.results import add_json_argument, print_json, table
 from edgeseg.errors import UsageError, unknown_name
-from edgeseg.models.cards import CARDS, Card, Cost
+from edgeseg.models.cards import CARDS, NOT_BUILT, Card, Cost
 
 __all__ = ["add_arguments", "run"]
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         raise UsageError("only the comparison is written as a page; give --compare with -o")
     if options.json:
-        print_json(asdict(CARDS[options.name]) if options.name else {"networks": [asdict(c) for c in _cards()]})
+        print_json(asdict(CARDS[options.name]) if options.name else _every_figure())
     else:
         print(_card_text(CARDS[options.name]) if options.name else _table_text())
     return 0
@@ -65,6 +65,10 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _every_figure() -> dict[str, object]:
+    return {"networks": [asdict(card) for card in _cards()], "not_built": NOT_BUILT}
+
+
 def _cards() -> list[Card]:
     return [CARDS[name] for name in sorted(CARDS)]
 
@@ -86,7 +90,8 @@ def _table_text() -> str:
                     ("a variant" if card.deploy else "the same") if first else "",
                 )
             )
-    return f"{table(rows, right=(3, 4, 6))}\n\nThe card of one: edgeseg models NAME"
+    others = "\n".join(f"  {name}: {reason}" for name, reason in NOT_BUILT.items())
+    return f"{table(rows, right=(3, 4, 6))}\n\nThe card of one: edgeseg models NAME\n\nNot built, and why:\n{others}"
 
 
 def _card_text(card: Card) -> str:

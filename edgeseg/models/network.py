@@ -23,6 +23,8 @@ class SegmentationNetwork(nn.Module):
         feature_channels, feature_stride: of the last feature map before the prediction layer.
         output_scale: size of the logits over the size of the image; 2 for a network that super-resolves.
         align_corners: how the last bilinear resize places its samples.
+        unsteady: share of the pixels, 0..1, whose class may turn with the last bit of a sum: above 0 where the network
+            itself chooses between values, such as the largest of a window, and goes on with the choice.
         auxiliary: heads on earlier features, for the loss alone.
     """
 
@@ -30,6 +32,7 @@ class SegmentationNetwork(nn.Module):
     feature_stride: int
     output_scale: int = 1
     align_corners: bool = False
+    unsteady: float = 0.0
 
     def __init__(self, classes: int) -> None:
         super().__init__()

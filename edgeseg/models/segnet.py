@@ -33,6 +33,8 @@ class SegNet(SegmentationNetwork):
     """
 
     feature_stride = 1
+    # With random weights up to 0.8 % of the pixels of one image: one maximum that changes place moves all behind it.
+    unsteady = 0.02
 
     def __init__(self, classes: int, deploy: bool = False, *, width: float = 1.0) -> None:
         del deploy

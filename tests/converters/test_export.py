@@ -135,6 +135,8 @@ class TestCheck:
         with pytest.raises(ModelError, match=r"chooses another class than torch in \d+ of 6144 pixels on 3 images"):
             export(tiny_network(), SIZE, tmp_path / "net.onnx")
         assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(TinyNetwork, "unsteady", 1.0)
+        assert export(tiny_network(), SIZE, tmp_path / "net.onnx").ties > 0
 
     def test_equal_logits_are_counted_apart(self, tmp_path: Path) -> None:
         network = tiny_network()
