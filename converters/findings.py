@@ -71,8 +71,8 @@ def stored(path: Path, key: str) -> Findings | None:
     try:
         content = json.loads(path.read_text("utf-8"))
         table = CalibrationTable.from_json(json.dumps(content["table"]))
-        moved = {str(name): np.array(values, np.int64) for name, values in content["moved"].items()}
-        findings = Findings(table, _arrays(content["factors"], positive=True), _arrays(content["shifts"]), moved)
+        factors, shifts = _arrays(content["factors"], positive=True), _arrays(content["shifts"])
+        findings = Findings(table, factors, shifts, _positions(content["moved"]))
     except FileNotFoundError:
         return None
     except _UNREADABLE as error:
@@ -87,4 +87,13 @@ def _arrays(content: Mapping[str, Any], *, positive: bool = False) -> dict[str, 
         if values.ndim == 1 and np.isfinite(values).all() and not (positive and (values <= 0).any()):
             continue
         raise CalibrationError("it holds numbers that no calibration gives")
+    return arrays
+
+
+def _positions(content: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
+    arrays = {str(name): np.array(values) for name, values in content.items()}
+    for values in arrays.values():
+        if values.ndim == 1 and np.issubdtype(values.dtype, np.integer) and not (values < 0).any():
+            continue
+        raise CalibrationError("it holds positions that no array has")
     return arrays

@@ -101,6 +101,7 @@ CASES = [
     Case("fcn", {"stride": 8, "width": 0.125}),
     Case("gatedscnn", {"backbone": "wideresnet38", "width": 0.125}),
     Case("gatedscnn", {"backbone": "resnet50", "width": 0.125}),
+    Case("masklab", {"backbone": "resnet50", "width": 0.125}),
     Case("parsenet", {"width": 0.125}, seed=1),
     Case("pspnet", {"backbone": "resnet50", "width": 0.125}),
     Case("refinenet", {"backbone": "resnet50", "width": 0.125}),
@@ -112,7 +113,17 @@ CASES = [
 
 def parameters() -> list[Any]:
     """The cases; a network of some hundred nodes takes torch's exporter and the converter half a minute."""
-    slow = ("danet", "deeplabv3", "deeplabv3plus", "espnetv2", "fastfcn", "fcdensenet", "gatedscnn", "refinenet")
+    slow = (
+        "danet",
+        "deeplabv3",
+        "deeplabv3plus",
+        "espnetv2",
+        "fastfcn",
+        "fcdensenet",
+        "gatedscnn",
+        "masklab",
+        "refinenet",
+    )
     return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.name in slow else []) for case in CASES]
 
 

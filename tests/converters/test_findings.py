@@ -27,6 +27,7 @@ def findings() -> Findings:
         CalibrationTable(KEY, "auto", ("cd" * 32,), entries),
         {"first": random.uniform(2**-8, 1, 5), "höher": np.array([1 / 3])},
         {"conv": random.normal(0, 1e-3, 7), "none": np.zeros(0)},
+        {"weight": np.array([0, 5, 123456789012])},
     )
 
 
@@ -45,15 +46,16 @@ class TestRoundTrip:
         assert found.table == findings.table
         assert same(found.factors, findings.factors)
         assert same(found.shifts, findings.shifts)
+        assert same(found.moved, findings.moved)
         assert caplog.text == ""
 
     def test_without_factors_and_shifts(self, findings: Findings, tmp_path: Path) -> None:
-        keep(tmp_path / "f.json", Findings(findings.table, {}, {}))
-        assert stored(tmp_path / "f.json", KEY) == Findings(findings.table, {}, {})
+        keep(tmp_path / "f.json", Findings(findings.table, {}, {}, {}))
+        assert stored(tmp_path / "f.json", KEY) == Findings(findings.table, {}, {}, {})
 
     def test_the_later_one_stays(self, findings: Findings, tmp_path: Path) -> None:
         keep(tmp_path / "f.json", findings)
-        keep(tmp_path / "f.json", Findings(findings.table, {"x": np.ones(2)}, {}))
+        keep(tmp_path / "f.json", Findings(findings.table, {"x": np.ones(2)}, {}, {}))
         found = stored(tmp_path / "f.json", KEY)
         assert found is not None
         assert list(found.factors) == ["x"]
@@ -92,6 +94,13 @@ class TestNothingToUse:
             lambda c: c.pop("table"),
             lambda c: c.pop("factors"),
             lambda c: c.pop("shifts"),
+            lambda c: c.pop("moved"),
+            lambda c: c.update(moved=[1, 2]),
+            lambda c: c["moved"].update(weight=[0, -5]),
+            lambda c: c["moved"].update(weight=[0.5]),
+            lambda c: c["moved"].update(weight=[[1]]),
+            lambda c: c["moved"].update(weight=["a"]),
+            lambda c: c["moved"].update(weight=None),
             lambda c: c.update(factors=[1, 2]),
             lambda c: c.update(shifts="none"),
             lambda c: c["factors"].update(first=1.0),
@@ -142,7 +151,9 @@ class TestUnwritable:
         assert stored(path, KEY) is None
 
     def test_a_full_disk(self, findings: Findings, small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
-        large = Findings(findings.table, {str(n): np.random.default_rng(n).normal(0, 1, 999) for n in range(99)}, {})
+        large = Findings(
+            findings.table, {str(n): np.random.default_rng(n).normal(0, 1, 999) for n in range(99)}, {}, {}
+        )
         keep(small_disk / "f.json", large)
         assert "the calibration could not be kept" in caplog.text
         assert stored(small_disk / "f.json", KEY) is None

@@ -17,6 +17,16 @@ from edgeseg.apps.camera.web.address import WebAddress
 from edgeseg.apps.camera.web.server import WebServer
 from edgeseg.errors import LabelError, MissingDependencyError, OutputError
 
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens there on the loopback."""
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
+
+
 aiohttp = pytest.importorskip("aiohttp")
 
 
@@ -75,8 +85,7 @@ class TestStartAndStop:
             socket.create_connection(("127.0.0.1", int(server.url.split(":")[2].strip("/"))), 1)
 
     def test_each_stream_has_a_port_of_its_own(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = next(port for port in range(18000, 19000, 2) if all(is_free(port + more) for more in (0, 1)))
         sink = open_sink(f"web://127.0.0.1:{port}", SinkOptions(several=True))
         sink.start(type(FACTS)("1", FACTS.source, LABELS))
         assert sink.url == f"http://127.0.0.1:{port + 1}/"  # type: ignore[attr-defined]

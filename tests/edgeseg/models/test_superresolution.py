@@ -207,7 +207,9 @@ def test_every_network_with_coarser_features_takes_the_head(name: str) -> None:
     outputs = network.train()(torch.randn(2, 3, 56, 88, generator=torch.Generator().manual_seed(0)))
     assert [tuple(logits.shape) for logits in outputs] == [(2, 3, 112, 176)] * (1 + len(network.auxiliary))
     torch.stack([logits.square().mean() for logits in outputs]).sum().backward()
-    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    instances = ("base.direction", "base.proposal", "base.box", "base.mask")
+    left = [n for n, p in network.named_parameters() if p.grad is None]
+    assert [n for n in left if name != "masklab" or not n.startswith(instances)] == []
     base = edgeseg.models.create(name, classes=3, deploy=True, **options).eval()
     head = parameters(network.eval().expand) + parameters(network.prediction)
     assert parameters(network) == parameters(network.base) + head
