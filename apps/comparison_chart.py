@@ -14,7 +14,7 @@ __all__ = ["PANELS", "Point", "accuracy_chart", "points_of"]
 PANELS = ("Cityscapes", "CamVid", "VOC")
 """Data sets by the beginning of their name; scores of different ones do not compare."""
 
-KINDS = {
+_KINDS = {
     "published": "published with the network",
     "paddleseg": "PaddleSeg, one framework for all",
     "own": "scored here in INT8, CamVid val",
@@ -22,6 +22,7 @@ KINDS = {
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 340, 46, 24, 34, 34
 _FONT, _LETTER = 11, 6.2
+_LEGEND = 26
 _COLOURS = {
     "published": "var(--int8, #1560bd)",
     "paddleseg": "var(--float, #8592a1)",
@@ -38,7 +39,7 @@ class Point:
 
     Attributes:
         label: of the variant, short.
-        kind: a key of KINDS.
+        kind: a key of _KINDS.
         gmacs: 10^9 multiply-accumulates at CamVid's size.
         miou: 0..100.
         text: all about it.
@@ -86,8 +87,8 @@ def accuracy_chart(compared: Sequence[ComparedNetwork]) -> Markup:
     low, high = math.floor(2 * math.log10(min(every))) / 2, math.ceil(2 * math.log10(max(every)) + 0.5) / 2
     parts = [_legend()]
     for number, (data, points) in enumerate(panels.items()):
-        parts.append(_panel(data, points, (low, high), 26 + number * _HEIGHT))
-    height = 26 + len(panels) * _HEIGHT
+        parts.append(_panel(data, points, (low, high), _LEGEND + number * _HEIGHT))
+    height = _LEGEND + len(panels) * _HEIGHT
     return element(
         "svg",
         element("rect", width="100%", height="100%", style="fill:var(--card, #ffffff)"),
@@ -103,9 +104,9 @@ def accuracy_chart(compared: Sequence[ComparedNetwork]) -> Markup:
 
 def _legend() -> Markup:
     parts, x = [], float(_LEFT)
-    for kind, text in KINDS.items():
+    for kind, text in _KINDS.items():
         parts += [_mark(kind, x + 5, 12), _text(text, x + 14, 16)]
-        x += 30 + len(text) * 6.2
+        x += 30 + len(text) * _LETTER
     return element("g", *parts)
 
 

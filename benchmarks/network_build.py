@@ -49,7 +49,6 @@ def clock(cost: MeasuredCost, step: str, work: Callable[[], Any]) -> Any:
 def count(name: str, classes: int, options: dict[str, Any]) -> MeasuredCost:
     """Size that the network takes, GMACs there as published, and parameters as deployed; no weight is made."""
     from support.costs import count_macs, count_parameters, meta_network
-    from torch import nn
 
     network = meta_network(name, classes=classes, **options)
     for size in SIZES:
@@ -61,7 +60,7 @@ def count(name: str, classes: int, options: dict[str, Any]) -> MeasuredCost:
     else:
         raise problem
     deployed = meta_network(name, classes=classes, deploy=True, **options)
-    deployed.auxiliary = nn.ModuleList()
+    deployed.drop_undeployed()
     return MeasuredCost(name, options, size, count_parameters(deployed), gmacs)
 
 

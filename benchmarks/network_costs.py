@@ -126,8 +126,9 @@ def ask(request: dict[str, Any], limits: Limits) -> tuple[Any, str, float]:
 
 
 def count(arguments: argparse.Namespace, record: Record) -> None:
-    """Note size, parameters and GMACs of every variant that the record does not have yet."""
-    new = [each for each in chosen(arguments.name) if record.of(each) is None]
+    """Note size, parameters and GMACs of what the record does not have yet; of all that is asked for with --again."""
+    asked = chosen(arguments.name, one=arguments.one)
+    new = [each for each in asked if arguments.again or record.of(each) is None]
     networks = [(each.card.name, dict(each.options)) for each in new]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     request = {"task": "count", "networks": networks, "classes": CLASSES, "folder": str(arguments.folder)}
@@ -135,7 +136,10 @@ def count(arguments: argparse.Namespace, record: Record) -> None:
     if answer is None:
         raise SystemExit(f"the networks cannot be counted: {problem}")
     for entry in answer:
-        record.put(cost_of(entry, None))
+        cost = cost_of(entry, None)
+        known = record.read().of(cost.network, cost.options)
+        counted = {"size": cost.size, "parameters": cost.parameters, "gmacs": cost.gmacs}
+        record.put(replace(known, **counted) if known else cost)
 
 
 def cost_of(answer: dict[str, Any], known: Times | None) -> MeasuredCost:

@@ -35,7 +35,7 @@ COLUMNS_TEXT = """\
   10^9 multiply-accumulates of convolutions and linear layers.
 * *GMACs here*: the same count with 19 classes.
 * *INT8*: share of the converted graph's multiply-accumulates that are in INT8; what is left are transposed convolutions
-  and products with constant pooling matrices.
+  and products of matrices, those of attention and of pooling.
 * *FP32 ms*, *INT8 ms*: one frame in OpenVINO, medians; *faster*: the median of their ratio, taken in turns.
 * *TensorRT*: of the convolutions that Q/DQ asks to run in INT8, those that do in the engine that TensorRT-RTX builds.
 * *published mIoU*: the first of those [below](#scores-and-their-sources); *mIoU here*: float and INT8, by edgeseg."""

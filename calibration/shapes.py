@@ -11,15 +11,15 @@ import math
 import onnx
 from onnx import helper
 
-__all__ = ["LARGEST_READ", "inferred_shapes", "is_large", "without_weights"]
+__all__ = ["LARGEST_KEPT", "inferred_shapes", "is_large", "without_weights"]
 
-LARGEST_READ = 1024
+LARGEST_KEPT = 1024
 """Elements of an initializer whose values stay; those of Reshape, Slice and Resize are far below."""
 
 
 def is_large(tensor: onnx.TensorProto) -> bool:
     """Whether an initializer is one of those that `without_weights` takes out."""
-    return int(math.prod(tensor.dims)) > LARGEST_READ
+    return int(math.prod(tensor.dims)) > LARGEST_KEPT
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -57,7 +57,8 @@ class Exported:
         parameters: of the network in `eval()`.
         random_images, frames: images of noise and real frames compared.
         pixels: pixels compared.
-        ties: pixels whose class differs only because two logits are equal up to rounding.
+        ties: pixels whose class differs only because two logits are equal up to rounding, or within the share that
+            `SegmentationNetwork.unsteady` allows.
         crf: the file with the parameters of a CRF that the network was trained with, which no graph holds; None for
             networks without one.
     """

@@ -9,12 +9,14 @@ of the output is left to the correction of biases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.calibration.ranges import LEVELS
@@ -31,6 +33,9 @@ _SAMPLES = 8
 _FEWEST_SAMPLES = 8192
 """Samples of what a layer reads, in all: so many for each weight of an output channel, and never fewer than these."""
 
+_HELD = 2**30
+"""Bytes of activations and covariances held at once; a network that has more is run several times, part by part."""
+
 _SHRINKAGE = 1e-3
 """Share of the mean variance that is added to each: the covariance of samples is uncertain."""
 
@@ -39,16 +44,29 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    """A convolution and its weights in levels, before rounding: (groups, output channels of one, weights of each)."""
+    """A convolution, with the shape of its weights: (output channels, input channels of a group, height, width)."""
 
     node: onnx.NodeProto
-    ratio: Array
-    kernel: tuple[int, int]
+    shape: tuple[int, ...]
 
     @property
     def tensor(self) -> str:
         """Name of what it reads."""
         return str(self.node.input[0])
+
+    @property
+    def weight(self) -> str:
+        """Name of its weights, which other convolutions may have too."""
+        return str(self.node.input[1])
+
+    @property
+    def groups(self) -> int:
+        return int(attribute(self.node, "group", 1))
+
+    @property
+    def size(self) -> int:
+        """Weights of one output channel."""
+        return math.prod(self.shape[1:])
 
 
 def choose_levels(
@@ -75,46 +93,86 @@ def choose_levels(
         CalibrationError: for a graph that OpenVINO does not run.
     """
     frames = list(feeds)
-    readers = _readers(model, placement)
-    moments = [_Moments(reader, len(frames)) for reader in readers]
-    if not readers:
-        return {}
+    found: dict[str, NDArray[np.int64]] = {}
+    parts = list(_parts(model, _readers(model, placement)))
+    if not parts:
+        progress(len(frames))
+    for part in parts:
+        told = progress if part is parts[-1] else lambda units: None
+        found |= _choose(model, part, ranges, frames, told)
+    return found
+
+
+def _choose(
+    model: onnx.ModelProto,
+    readers: list[_Reader],
+    ranges: Mapping[str, float],
+    frames: list[Feed],
+    progress: Callable[[int], None],
+) -> dict[str, NDArray[np.int64]]:
     forward = _forward(model, [reader.tensor for reader in readers])
+    moments = [_Moments(reader, len(frames)) for reader in readers]
     for number, feed in enumerate(frames):
         arrays = {**feed, **forward(feed, f"number {number + 1}")}
         for reader, seen in zip(readers, moments, strict=True):
             seen.add(arrays[reader.tensor], ranges[reader.tensor] / LEVELS, number)
         progress(1)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     found = {}
-    for reader, seen in zip(readers, moments, strict=True):
-        levels = descend(reader.ratio, seen.covariance())
-        moved = np.flatnonzero(levels != np.rint(reader.ratio))
+    for name in dict.fromkeys(reader.weight for reader in readers):
+        # The errors of all layers that have the same weights add up.
+        covariance = sum(seen.covariance() for seen in moments if seen.reader.weight == name)
+        groups = next(reader.groups for reader in readers if reader.weight == name)
+        ratio = _ratio(numpy_helper.to_array(weights[name]), groups)
+        moved = np.flatnonzero(descend(ratio, np.asarray(covariance)) != np.rint(ratio))
         if len(moved):
-            found[reader.node.input[1]] = moved
+            found[name] = moved
     return found
 
 
+def _ratio(weight: NDArray[np.float32], groups: int) -> Array:
+    """Weights in levels, before rounding: (groups, output channels of one, weights of each)."""
+    ratio = weight.reshape(len(weight), -1) / weight_scales(weight).astype(np.float64)[:, None]
+    return ratio.reshape(groups, len(weight) // groups, -1)
+
+
 def _readers(model: onnx.ModelProto, placement: Placement) -> list[_Reader]:
-    index = GraphIndex(model)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     quantized = {layer.name for layer in placement.layers if layer.precision == "int8"}
-    readers = []
-    for node in model.graph.node:
-        weight = index.constant(node.input[1]) if node.name in quantized else None
-        if weight is None or weight.ndim != 4 or weight[0].size > LARGEST_READ:
-            continue
-        groups = attribute(node, "group", 1)
-        ratio = weight.reshape(len(weight), -1) / weight_scales(weight).astype(np.float64)[:, None]
-        shaped = ratio.reshape(groups, len(weight) // groups, -1)
-        readers.append(_Reader(node, shaped, (weight.shape[2], weight.shape[3])))
-    return readers
+    convolutions = (node for node in model.graph.node if node.name in quantized)
+    readers = [_Reader(node, shapes[node.input[1]]) for node in convolutions]
+    return [reader for reader in readers if len(reader.shape) == 4 and reader.size <= LARGEST_READ]
+
+
+def _parts(model: onnx.ModelProto, readers: list[_Reader]) -> Iterator[list[_Reader]]:
+    """Readers that are measured in one run, of one weight always together."""
+    index = GraphIndex(model)
+    sharing: dict[str, list[_Reader]] = {}
+    for reader in readers:
+        sharing.setdefault(reader.weight, []).append(reader)
+    part: list[_Reader] = []
+    held = 0
+    for group in sharing.values():
+        if len({reader.groups for reader in group}) > 1:
+            continue  # covariances of other shapes, which do not add up
+        tensors = (math.prod(index.shape(reader.tensor) or ()) * 4 for reader in group)
+        needed = sum(tensors) + sum(8 * reader.groups * reader.size**2 for reader in group)
+        if part and held + needed > _HELD:
+            yield part
+            part, held = [], 0
+        part, held = part + group, held + needed
+    if part:
+        yield part
 
 
 def _forward(model: onnx.ModelProto, tensors: list[str]) -> Forward:
+    """The network as far as it makes these tensors."""
     watched = copy_model(model)
     inputs = {value.name for value in model.graph.input}
     names = [name for name in dict.fromkeys(tensors) if name not in inputs]
-    present = {value.name for value in model.graph.output}
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+    if names:
+        del watched.graph.output[:]
+        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return Forward(watched, names, usable_processors())
 
 
@@ -122,15 +180,15 @@ class _Moments:
     """First and second moments of the rounded patches that a convolution multiplies, over samples of its outputs."""
 
     def __init__(self, reader: _Reader, frames: int) -> None:
-        groups, _, size = reader.ratio.shape
-        self._reader = reader
+        groups, size = reader.groups, reader.size
+        self.reader = reader
         self._count = max(_FEWEST_SAMPLES, _SAMPLES * size) // max(1, frames) + 1
         self._sum = np.zeros((groups, size))
         self._squares = np.zeros((groups, size, size))
         self._seen = 0
 
     def add(self, values: NDArray[np.float32], step: float, seed: int) -> None:
-        patches = _patches(values, self._reader, self._count, seed)
+        patches = _patches(values, self.reader, self._count, seed)
         patches = np.clip(np.rint(patches / np.float32(step)), -LEVELS - 1, LEVELS) * np.float32(step)
         self._sum += patches.sum(axis=1, dtype=np.float64)
         self._squares += patches.transpose(0, 2, 1) @ patches
@@ -148,7 +206,7 @@ class _Moments:
 
 def _patches(values: NDArray[np.float32], reader: _Reader, count: int, seed: int) -> NDArray[np.float32]:
     """Samples of what a convolution multiplies its weights with: (groups, samples, weights of a channel)."""
-    node, (rows, columns), groups = reader.node, reader.kernel, len(reader.ratio)
+    node, (rows, columns), groups = reader.node, reader.shape[2:], reader.groups
     strides, dilations = attribute(node, "strides", [1, 1]), attribute(node, "dilations", [1, 1])
     top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(values[0], ((0, 0), (top, bottom), (left, right)))
@@ -169,13 +227,13 @@ def descend(ratio: Array, covariance: Array) -> Array:
         covariance: (groups, weights, weights) of what the weights of a group are multiplied with.
 
     Returns:
-        Integers like `ratio`, each one of its two neighbours; the largest weight of a channel, which gives it its
-        scale, keeps its own.
+        Integers like `ratio`, each one of its two neighbours; what is an integer stays, and so does the largest weight
+        of a channel, which gives it its scale.
     """
     groups, channels, size = ratio.shape
     flat = ratio.reshape(-1, size)
     levels = np.rint(flat)
-    free = np.abs(flat) < LEVELS - 0.5
+    free = (np.abs(flat) < LEVELS - 0.5) & (flat != levels)
     slope = np.matmul(levels.reshape(ratio.shape) - ratio, covariance).reshape(-1, size)
     owner = np.repeat(np.arange(groups), channels)
     curvature = np.diagonal(covariance, axis1=1, axis2=2)

@@ -188,10 +188,15 @@ def place_qdq(
         if node.name in quantized:
             weight = node.input[1]
             if weight not in done:
+                values, name = numpy_helper.to_array(weights[weight]), weight
                 if moved and weight in moved:
-                    values = moved_weight(numpy_helper.to_array(weights[weight]), moved[weight])
-                    weights[weight].CopyFrom(numpy_helper.from_array(values, weight))
-                pair = _weight_pair(index, weight, numpy_helper.to_array(weights[weight]))
+                    values = moved_weight(values, moved[weight])
+                    if all(reader.name in quantized for reader in index.consumers(weight)):
+                        weights[weight].CopyFrom(numpy_helper.from_array(values, weight))
+                    else:  # a layer in float reads them too, as they are
+                        name = index.fresh(f"{weight}_moved")
+                        graph.initializer.append(numpy_helper.from_array(values, name))
+                pair = _weight_pair(index, name, values)
                 graph.initializer.extend(pair.initializers)
                 nodes.extend(pair.nodes)
                 done[weight] = pair.output
@@ -242,10 +247,10 @@ def correct_biases(model: onnx.ModelProto, shifts: Mapping[str, NDArray[np.float
 
 
 def remove_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The float graph again: what `place_qdq` was given, whose weights a quantized graph still holds.
+    """The float graph again: what `place_qdq` was given, with the weights and biases as it left them.
 
     Args:
-        model: a graph with Q/DQ pairs; where weights were moved it holds them as moved.
+        model: a graph with Q/DQ pairs.
     """
     result = copy_model(model)
     index = GraphIndex(result)

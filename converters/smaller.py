@@ -35,18 +35,21 @@ def convert_with_smaller(
         The result of the larger, whose bundle holds the other as a bundle in the folder SMALLER.
 
     Raises:
-        UsageError: for a size that is not smaller.
+        UsageError: for a size that is not smaller, or options without a size.
         EdgesegError: as `convert`; then no bundle is written and an old one stays as it was.
     """
-    if options.size is not None and size[0] * size[1] >= options.size[0] * options.size[1]:
+    if options.size is None:
+        raise UsageError("a bundle of two sizes needs both; give the larger with --size HxW")
+    if size[0] * size[1] >= options.size[0] * options.size[1]:
         given = [f"{height}x{width}" for height, width in (size, options.size)]
         raise UsageError(f"the network for smaller frames needs a smaller size, but {given[0]} is not below {given[1]}")
     folder = options.output or place_beside(Path(model))
     check_place(folder, force=options.force)
     with tempfile.TemporaryDirectory(prefix="edgeseg-convert-") as place:
-        larger, smaller = (
+        # The smaller first: a network of one size is refused at once, and memory is at its largest in the end.
+        smaller, larger = (
             convert(model, frames, dataclasses.replace(options, size=each, output=Path(place) / name), progress)
-            for each, name in ((options.size, "larger"), (size, SMALLER))
+            for each, name in ((size, SMALLER), (options.size, "larger"))
         )
         files = _files(larger.bundle, *larger.bundle.manifest.files)
         held = _files(smaller.bundle, MANIFEST, *smaller.bundle.manifest.files)
@@ -54,8 +57,7 @@ def convert_with_smaller(
         bundle = write_bundle(folder, larger.bundle.manifest, files, force=options.force)
     seconds = larger.seconds | {f"{step} ({SMALLER})": value for step, value in smaller.seconds.items()}
     remarks = (*larger.remarks, *(f"{SMALLER}: {remark}" for remark in smaller.remarks if remark not in larger.remarks))
-    peak = smaller.peak_rss_mb  # of the process until its end
-    return dataclasses.replace(larger, bundle=bundle, seconds=seconds, remarks=remarks, peak_rss_mb=peak)
+    return dataclasses.replace(larger, bundle=bundle, seconds=seconds, remarks=remarks)
 
 
 def _files(bundle: Bundle, *names: str) -> dict[str, bytes]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class SwitchedNetwork:
         self.layers = tuple(layer.name for layer in placement.layers if layer.precision == "int8")
         work = {layer.name: layer.macs for layer in placement.layers}
         index = GraphIndex(model)
-        constants = _rounded_constants(correct_biases(model, shifts or {}), self.layers, moved or {})
+        corrected = GraphIndex(correct_biases(model, shifts or {}))
+        constants = functools.partial(_rounded_constants, corrected, moved or {})
         self._thread = threading.local()
         self._parts = [
             _Part(index, segment, self.layers, ranges, constants)
@@ -135,13 +137,13 @@ class _Part:
         segment: Segment,
         layers: Sequence[str],
         ranges: Mapping[str, float],
-        constants: Mapping[str, _Constants],
+        constants: Callable[[Sequence[str]], dict[str, _Constants]],
     ) -> None:
         ort = require("onnxruntime", "find out which layers quantization harms")
         inside = {node.name for node in segment.nodes}
         self._layers = tuple(name for name in layers if name in inside)
         self._crossing = segment.outputs
-        graph = _switched(index, segment, self._layers, ranges, constants)
+        graph = _switched(index, segment, self._layers, ranges, constants(self._layers))
         self._inputs = [value.name for value in graph.graph.input if value.name != _SWITCHES]
         self._outputs = [value.name for value in graph.graph.output]
         options = ort.SessionOptions()
@@ -167,11 +169,11 @@ class _Part:
 
 
 def _rounded_constants(
-    model: onnx.ModelProto, layers: Sequence[str], moved: Mapping[str, NDArray[np.int64]]
+    index: GraphIndex, moved: Mapping[str, NDArray[np.int64]], layers: Sequence[str]
 ) -> dict[str, _Constants]:
     """Weight and, where it is a constant, bias of each layer in INT8."""
-    index, found = GraphIndex(model), {}
-    for node in model.graph.node:
+    found = {}
+    for node in index.graph.node:
         if node.name not in layers:
             continue
         weight = index.constant(node.input[1])

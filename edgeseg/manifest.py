@@ -169,7 +169,7 @@ class Quantization:
         frame_names, frame_digests: the calibration frames; digests are SHA-256 of the size and the RGB pixels. None in
             FP16.
         layers: every compute layer with its precision.
-        techniques: what was done to the network for the sake of its ranges, in words.
+        techniques: what was done so that INT8 costs less, in words.
         budget: how layers were left in float for the accuracy's sake; None where nothing was searched.
     """
 

@@ -46,7 +46,7 @@ class Segmentation:
 
     Attributes:
         class_map: (H, W) uint8 class index by pixel, of the frame's size; an array, or the tensor of the caller's in
-            the GPU's memory that was to be written, which is copied to the processor's before it is drawn or counted.
+            the GPU's memory that was to be written, of which only a copy in the processor's can be drawn or counted.
         labels: names and colours of the classes.
         timing: time by stage.
         frame_number: position in the stream, from 0.
@@ -125,19 +125,23 @@ class Segmentation:
         Raises:
             LabelError: for an unknown class, with the nearest spelling.
         """
+        self._require_processor()
         found: NDArray[np.bool_] = self.class_map == self.labels.index(name)
         return found
 
     def _stripes(self) -> Iterator[slice]:
         """Rows of the frame that are worked on at once."""
+        self._require_processor()
+        height, width = self.class_map.shape
+        count = max(1, _STRIPE // width)
+        return (slice(top, top + count) for top in range(0, height, count))
+
+    def _require_processor(self) -> None:
         if lies_on_gpu(self.class_map):
             raise ShapeError(
                 "the class map lies in a GPU's memory, as was asked for; draw and count a copy in the processor's: "
                 "dataclasses.replace(result, class_map=result.class_map.cpu().numpy()) with torch"
             )
-        height, width = self.class_map.shape
-        count = max(1, _STRIPE // width)
-        return (slice(top, top + count) for top in range(0, height, count))
 
     def _colorized(self, rows: slice) -> NDArray[np.uint8]:
         cv2 = require("cv2", "draw class maps")

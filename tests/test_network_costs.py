@@ -54,6 +54,19 @@ class TestPrograms:
         )
         assert printed.strip() == "[('a', None, 4), ('b', 1.0, 2), ('b', 2.0, 3)]"
 
+    @pytest.mark.parametrize(("again", "kept"), [(False, "1 1.0 5"), (True, "2 3.0 5")])
+    def test_counting_again_keeps_what_was_measured(self, again: bool, kept: str, tmp_path: Path) -> None:
+        printed = record(
+            "import argparse; from dataclasses import asdict; from edgeseg.models.costs import MeasuredCost as C; "
+            f"folder = Path({str(tmp_path)!r}); r = n.Record(folder / 'costs.json'); what = 'fcn', {{'stride': 8}}; "
+            "r.put(C(*what, (360, 480), 1, 1.0, layers=5)); "
+            "n.ask = lambda request, limits: ([asdict(C(*what, (360, 480), 2, 3.0))], '', 0.0); "
+            f"a = argparse.Namespace(name=['fcn stride=8'], one=False, again={again}, folder=folder); "
+            "a.seconds = a.gigabytes = 1; "
+            "n.count(a, r); found = r.read().of(*what); print(found.parameters, found.gmacs, found.layers)"
+        )
+        assert printed.strip() == kept
+
     def test_variants_are_chosen_by_name_and_option_the_smallest_first(self) -> None:
         labels = json.loads(
             record("import json; print(json.dumps([e.label for e in n.chosen(['espnet q', 'stride=8'])]))")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.errors import ShapeError
 from edgeseg.kernels import run_compiled
 from edgeseg.libraries import require
 
@@ -44,7 +45,16 @@ def blend(image: NDArray[np.uint8], class_map: NDArray[np.uint8], table: NDArray
 
     Returns:
         (H, W, 3) uint8, a new array.
+
+    Raises:
+        ShapeError: for a class map of another size than the frame's.
     """
+    # Compiled loops look at no bounds.
+    if image.shape != (*class_map.shape, 3):
+        raise ShapeError(
+            f"a class map is drawn over a frame of its size, but got {class_map.shape} for a frame {image.shape}; "
+            "bring it to the frame's size"
+        )
     picture = np.empty(image.shape, np.uint8)
     flat = np.ascontiguousarray(image).reshape(-1), np.ascontiguousarray(class_map).reshape(-1)
     run_compiled(_PURPOSE, _look_up, *flat, table.reshape(256, -1), picture.reshape(-1))

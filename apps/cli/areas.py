@@ -106,7 +106,7 @@ def asked_areas(options: argparse.Namespace) -> AreaTable | None:
     if file is None and distance is None:
         return None
     # Of a source of which every Nth slice is taken, each stands for N.
-    thickness = None if distance is None else distance * getattr(options, "every", 1)
+    thickness = None if distance is None else distance * options.every
     return AreaTable(file, None if spacing is None else (spacing[0], spacing[1]), thickness)
 
 

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=frame_size,
         metavar="HxW",
         help="put the network for smaller frames into the bundle too, for camera --max-latency; needs a network whose "
-        "input size is dynamic",
+        "input size is dynamic, and --size",
     )
     quantization.add_argument("-o", dest="bundle", type=Path, metavar="BUNDLE", help="default: MODEL.edgeseg")
     quantization.add_argument("--force", action="store_true", help="replace an existing bundle")

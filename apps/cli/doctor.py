@@ -155,7 +155,7 @@ def examine() -> dict[str, Any]:
 
 
 def _examine_gstreamer(jetson: bool) -> dict[str, Any] | None:
-    """Version and the elements that are missing by package; None where the camera's side of it does not work."""
+    """Version, and the elements and typelibs missing, by package; None where the camera's side of it does not work."""
     try:
         gst = gstreamer().Gst
         missing = missing_elements(jetson=jetson)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outputs", "Sink", "asked_outputs", "keep_sources", "result_sinks", "video_rate"]
 
-DEFAULT_RATE = 25.0
+_DEFAULT_RATE = 25.0
 
 Sink = Callable[["Frame", "Segmentation", str], None]
 """Takes a frame, its result and the file name without ending that its results get."""
@@ -110,16 +110,16 @@ def video_rate(source: FrameSource, every: int) -> float:
     if isinstance(source, SceneFrames):
         return RATE / (source.every * every)
     if not isinstance(source, VideoFrames):
-        return DEFAULT_RATE
+        return _DEFAULT_RATE
     cv2 = import_cv2()
     capture = cv2.VideoCapture(str(source.path), cv2.CAP_FFMPEG)
     rate = float(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
-    return rate / every if rate > 0 else DEFAULT_RATE
+    return rate / every if rate > 0 else _DEFAULT_RATE
 
 
 def result_sinks(outputs: Outputs, alpha: float, rate: float, stack: contextlib.ExitStack) -> Iterator[Sink]:
-    """What takes every result; a file of areas and a video are finished when `stack` closes.
+    """What takes every result; a video is finished when `stack` closes, and the caller writes the file of areas.
 
     Args:
         outputs: where to.

@@ -152,17 +152,13 @@ class MaskLab(SegmentationNetwork):
         """All that is computed densely for images (N, 3, H, W) float32, normalised."""
         conv, pool = self.backbone.stem
         stem: Tensor = conv(image)
-        maps = pool(stem)
-        found = []
-        for stage in self.backbone.stages:
-            maps = stage(maps)
-            found.append(maps)
-        objectness, shifts = self.proposal(found[2])
+        first, _, third, last = self.backbone.run_stages(pool(stem))
+        objectness, shifts = self.proposal(third)
         return Maps(
-            low=(stem, found[0]),
-            shared=found[2],
-            semantic=self.predict(maps),
-            direction=self.direction(maps),
+            low=(stem, first),
+            shared=third,
+            semantic=self.predict(last),
+            direction=self.direction(last),
             objectness=objectness,
             shifts=shifts,
         )

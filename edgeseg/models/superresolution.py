@@ -87,6 +87,11 @@ class SuperResolvedNetwork(SegmentationNetwork):
         logits: Tensor = self.prediction(features)
         return logits
 
+    def drop_undeployed(self) -> None:
+        """See `SegmentationNetwork.drop_undeployed`."""
+        super().drop_undeployed()
+        self.base.drop_undeployed()
+
 
 def drop_prediction(network: SegmentationNetwork) -> None:
     """Take the layers that `predict` runs out of a network, so that they are neither counted, saved nor trained.

@@ -102,11 +102,11 @@ def _kind(value: object) -> str:
 
 
 def _optional(name: str, state: Mapping[str, Tensor]) -> bool:
-    part, dot, _ = name.partition(".")
-    if part in ("auxiliary", "crf"):
-        return not any(given.startswith(part + dot) for given in state)
     # Files of torch before 0.4.1 do not have the counter, and inference does not read it.
-    return name.endswith("num_batches_tracked")
+    if name.endswith("num_batches_tracked"):
+        return True
+    part, dot, _ = name.partition(".")
+    return part in ("auxiliary", "crf") and not any(given.startswith(part + dot) for given in state)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -7,6 +7,7 @@ is trained is `edgeseg.models.mean_field`; here its parameters refine what an en
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,8 @@ class LearnedCRF:
         try:
             values: dict[str, Any] = {name: np.array(plain[name], np.float32) for name in _MATRICES}
             values |= {name: float(plain[name]) for name in _NUMBERS[:3]}
-            return cls(**values, iterations=int(plain["iterations"]))
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+            return cls(**values, iterations=operator.index(plain["iterations"]))
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
             raise InputError(f"{path} does not hold the parameters of a CRF ({error}); export it again") from error
 
 

@@ -254,7 +254,7 @@ def _verify(
     with steps("verify", 2 * len(validation)) as advance:
         with graph_on_cpu(manifest, start.model) as untuned:
             before = score_labels(untuned, validation, manifest.labels, progress=advance).miou
-        # The weights of a Q/DQ graph are those of the float network, which it therefore still holds.
+        # The weights of a Q/DQ graph are those of the float network, but for what `moved_weight` does to a few.
         with (
             graph_on_cpu(manifest, remove_qdq(start.model)) as float_network,
             graph_on_cpu(manifest, tuned) as int8_network,

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeseg.calibration.shapes import LARGEST_READ, inferred_shapes, is_large, without_weights
+from edgeseg.calibration.shapes import LARGEST_KEPT, inferred_shapes, is_large, without_weights
 
 
 def network(channels: int = 64) -> onnx.ModelProto:
@@ -56,7 +56,7 @@ def test_weights_stay_where_they_are() -> None:
 
 
 def test_large_is_more_than_any_shape_has() -> None:
-    for count, large in ((LARGEST_READ, False), (LARGEST_READ + 1, True)):
+    for count, large in ((LARGEST_KEPT, False), (LARGEST_KEPT + 1, True)):
         assert is_large(numpy_helper.from_array(np.zeros(count, np.float32))) is large
 
 

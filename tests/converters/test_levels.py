@@ -64,6 +64,12 @@ class TestDescend:
         levels = descend(ratio, np.broadcast_to(np.eye(9), (2, 9, 9)))
         np.testing.assert_array_equal(levels, np.rint(ratio))
 
+    def test_an_integer_stays(self) -> None:
+        """`moved_weight` could not say to which side it moves; a weight of zero is often one that was pruned."""
+        covariance = np.array([[[1.0, 2.0], [2.0, 5.0]]])
+        ratio = np.array([[[5.0, 8.45], [0.0, 3.45]]])
+        np.testing.assert_array_equal(descend(ratio, covariance)[0, :, 0], [5, 0])
+
     def test_the_largest_weight_keeps_the_scale(self) -> None:
         ratio = np.array([[[127.0, 0.5, -127.0, 3.4]]])
         levels = descend(ratio, covariance_of(np.random.default_rng(3), 4) * 1e6)
@@ -101,6 +107,18 @@ def network() -> onnx.ModelProto:
     x = builder.conv(x, CHANNELS, CHANNELS, name="strided", stride=2)
     logits = builder.conv(x, CHANNELS, 4, name="grouped", group=2)
     return builder.model(logits, (1, 3, HEIGHT, WIDTH), (1, 4, HEIGHT // 2, WIDTH // 2))
+
+
+def shared_weights() -> onnx.ModelProto:
+    """Two convolutions with the same weights, whose inputs are alike in other ways."""
+    builder = GraphBuilder()
+    weight = builder.constant(builder.random.normal(0, 1, (3, 3, 3, 3)).astype(np.float32))
+    x = builder.add("Conv", "image", weight, name="first", pads=[1] * 4)
+    signs = builder.constant(np.array([1, -1, 0.5], np.float32).reshape(1, 3, 1, 1))
+    x = builder.add("Mul", x, signs)
+    x = builder.add("Tanh", x, name="turned")
+    logits = builder.add("Conv", x, weight, name="second", pads=[1] * 4)
+    return builder.model(logits, (1, 3, HEIGHT, WIDTH), (1, 3, HEIGHT, WIDTH))
 
 
 def feeds(count: int, first: int = 0) -> list[Feed]:
@@ -148,32 +166,82 @@ class TestChooseLevels:
         assert len(moved) == 5
         assert noise_of(moved) < 0.6 * noise_of({})
 
+    def test_part_by_part_it_is_the_same(
+        self, placement: Placement, ranges: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = choose_levels(network(), placement, ranges, feeds(2))
+        monkeypatch.setattr(steps, "_HELD", 30_000)
+        assert len(list(steps._parts(network(), steps._readers(network(), placement)))) > 2
+        told: list[int] = []
+        parts = choose_levels(network(), placement, ranges, feeds(2), told.append)
+        assert told == [1, 1]
+        assert list(parts) == list(whole)
+        for name in whole:
+            np.testing.assert_array_equal(parts[name], whole[name])
+
+    def test_the_errors_of_layers_with_the_same_weights_add_up(self) -> None:
+        model = shared_weights()
+        placement = plan_placement(model)
+        ranges = {"image": 4.0, "turned_out": 1.0}
+        readers = steps._readers(model, placement)
+        (part,) = steps._parts(model, readers)
+        assert [reader.node.name for reader in part] == ["first", "second"]
+        (name,) = {reader.weight for reader in readers}
+        moved = choose_levels(model, placement, ranges, feeds(2))[name]
+        weight = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name)
+        ratio = steps._ratio(weight, 1)
+        levels = np.rint(steps._ratio(moved_weight(weight, moved), 1))
+        forward = steps._forward(model, ["turned_out"])
+        seen = [steps._Moments(reader, 2) for reader in readers]
+        for number, feed in enumerate(feeds(2)):
+            arrays = {**feed, **forward(feed, "")}
+            for reader, moments in zip(readers, seen, strict=True):
+                moments.add(arrays[reader.tensor], ranges[reader.tensor] / 127, number)
+        both = seen[0].covariance() + seen[1].covariance()
+        assert error_of(levels, ratio, both) < 0.9 * error_of(np.rint(ratio), ratio, both)
+        alone = descend(ratio, seen[1].covariance())
+        assert error_of(levels, ratio, both) < error_of(alone, ratio, both)
+
+    def test_counts_its_frames_where_there_is_nothing_to_choose(
+        self, placement: Placement, ranges: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(steps, "LARGEST_READ", 1)
+        told: list[int] = []
+        assert choose_levels(network(), placement, ranges, feeds(2), told.append) == {}
+        assert sum(told) == 2
+
     def test_is_the_same_every_time(self, placement: Placement, ranges: dict[str, float]) -> None:
         one, other = (choose_levels(network(), placement, ranges, feeds(3)) for _ in range(2))
         assert list(one) == list(other)
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
 
-    def test_the_covariance_is_that_of_the_patches(self, placement: Placement, ranges: dict[str, float]) -> None:
+    @pytest.mark.parametrize("layer", ["padded", "dilated", "depthwise", "strided", "grouped", "uneven"])
+    def test_the_covariance_is_that_of_the_patches(
+        self, layer: str, placement: Placement, ranges: dict[str, float]
+    ) -> None:
         """The error that a change of weights makes at the output, from the covariance and from running the layer."""
         model = network()
-        (reader,) = [r for r in steps._readers(model, placement) if r.node.name == "dilated"]
-        forward = steps._forward(model, [reader.tensor, reader.node.output[0]])
+        if layer == "uneven":
+            layer, node = "strided", next(n for n in model.graph.node if n.name == "strided")
+            next(a for a in node.attribute if a.name == "pads").ints[:] = [0, 2, 3, 1]
+            del model.graph.output[0].type.tensor_type.shape.dim[:]
+        (reader,) = [r for r in steps._readers(model, placement) if r.node.name == layer]
+        made = reader.node.output[0]
         (feed,) = feeds(1)
-        arrays = forward(feed, "0")
+        arrays = feed | steps._forward(model, [reader.tensor, made])(feed, "0")
         seen = steps._Moments(reader, 1)
         seen._count = HEIGHT * WIDTH
-        values, given = arrays[reader.tensor].copy(), arrays[reader.node.output[0]].copy()
+        values, given = arrays[reader.tensor].copy(), arrays[made].copy()
         seen.add(values, ranges[reader.tensor] / 127, 0)
-        change = np.random.default_rng(0).normal(0, 0.1, (CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
-        name = reader.node.input[1]
-        tensor = next(t for t in model.graph.initializer if t.name == name)
+        change = np.random.default_rng(0).normal(0, 0.1, reader.shape).astype(np.float32)
+        tensor = next(t for t in model.graph.initializer if t.name == reader.weight)
         weight = onnx.numpy_helper.to_array(tensor)
-        tensor.CopyFrom(onnx.numpy_helper.from_array((weight + change).astype(np.float32), name))
-        changed = steps._forward(model, [reader.node.output[0]])(feed, "0")[reader.node.output[0]]
-        expected = (changed - given).reshape(CHANNELS, -1).var(axis=1)
-        rows = change.reshape(CHANNELS, -1).astype(np.float64)
-        found = np.einsum("ck,kl,cl->c", rows, seen.covariance()[0], rows)
+        tensor.CopyFrom(onnx.numpy_helper.from_array((weight + change).astype(np.float32), tensor.name))
+        changed = steps._forward(model, [made])(feed, "0")[made]
+        expected = (changed - given).reshape(reader.shape[0], -1).var(axis=1)
+        rows = change.reshape(reader.groups, -1, reader.size).astype(np.float64)
+        found = np.einsum("gck,gkl,gcl->gc", rows, seen.covariance(), rows).reshape(-1)
         np.testing.assert_allclose(found, expected, rtol=0.05)
 
     def test_leaves_large_layers_out(
@@ -183,8 +251,6 @@ class TestChooseLevels:
         moved = choose_levels(network(), placement, ranges, feeds(2))
         readers = {n.name: n.input[1] for n in network().graph.node if n.op_type == "Conv"}
         assert set(moved) <= {readers["padded"], readers["depthwise"], readers["grouped"]}
-        monkeypatch.setattr(steps, "LARGEST_READ", 1)
-        assert choose_levels(network(), placement, ranges, feeds(2)) == {}
 
 
 class TestPlacing:
@@ -208,6 +274,18 @@ class TestPlacing:
         kept = plan_placement(network(), {"dilated": "asked"})
         weights = self._weights(place_qdq(network(), kept, ranges, None, moved), "dilated")
         np.testing.assert_array_equal(weights, self._weights(network(), "dilated"))
+
+    def test_a_layer_in_float_keeps_weights_that_it_shares(self) -> None:
+        model = shared_weights()
+        placement = plan_placement(model, {"first": "asked"})
+        moved = {next(n.input[1] for n in model.graph.node if n.name == "second"): np.array([0, 5])}
+        quantized = place_qdq(model, placement, {"turned_out": 1.0}, None, moved)
+        onnx.checker.check_model(quantized)
+        weight = self._weights(model, "first")
+        again = remove_qdq(quantized)
+        np.testing.assert_array_equal(self._weights(again, "first"), weight)
+        np.testing.assert_array_equal(self._weights(again, "second"), moved_weight(weight, np.array([0, 5])))
+        run_graph(quantized, **feeds(1)[0])
 
     @staticmethod
     def _weights(model: onnx.ModelProto, layer: str) -> NDArray[np.float32]:

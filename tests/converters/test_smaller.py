@@ -87,8 +87,12 @@ class TestRefused:
         path = tmp_path / "fixed.onnx"
         onnx.save(toy_network(), path)
         with pytest.raises(ModelError, match="export the network with a dynamic size"):
-            convert_with_smaller(path, frames, dataclasses.replace(UNIT, size=None), (32, 32))
+            convert_with_smaller(path, frames, UNIT, (32, 32))
         assert not path.with_suffix(".edgeseg").exists()
+
+    def test_one_size(self, model: Path, frames: str) -> None:
+        with pytest.raises(UsageError, match="needs both; give the larger with --size HxW"):
+            convert_with_smaller(model, frames, dataclasses.replace(UNIT, size=None), (32, 32))
 
     def test_a_place_that_is_taken(self, model: Path, frames: str, copied: Path) -> None:
         taken = dataclasses.replace(UNIT, output=copied)

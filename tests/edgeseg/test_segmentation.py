@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,16 @@ class TestSegmentation:
     def test_mask_of_an_unknown_class_names_the_nearest(self, result: Segmentation) -> None:
         with pytest.raises(LabelError, match="unknown class 'raod'; did you mean road"):
             result.mask("raod")
+
+    @pytest.mark.parametrize("use", [lambda r: r.mask("car"), Segmentation.areas, Segmentation.colorize])
+    def test_a_class_map_on_a_gpu_is_not_read(self, use: Callable[[Segmentation], object]) -> None:
+        class OnGPU:
+            shape = (2, 4)
+            __cuda_array_interface__ = None
+
+        result = Segmentation(OnGPU(), LABELS, Timing(0, 0, 0, 0, 0))  # type: ignore[arg-type]
+        with pytest.raises(ShapeError, match=r"class map lies in a GPU's memory.*class_map\.cpu\(\)"):
+            use(result)
 
     def test_overlay_blends(self, result: Segmentation) -> None:
         frame = np.full((2, 4, 3), 100, np.uint8)

@@ -8,6 +8,7 @@ import errno
 import functools
 import logging
 import os
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -151,9 +152,10 @@ class WebServer:
 
 
 def _stand_back() -> None:
-    """Let this thread encode with what the network leaves of the processors; on Linux a thread has its own priority."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENCODING_NICENESS)
+    """Let this thread encode with what the network leaves of the processors; only Linux has priorities by thread."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENCODING_NICENESS)
 
 
 def _reason(error: OSError) -> str:

@@ -163,12 +163,14 @@ class _Session:
         self.failure = ""
         self._painter, self._width, self._worker = painter, options.width, worker
         self._last: NDArray[np.uint8] | None = None
+        self._ended = False
         self._pictures = SharedEncoding(newest, self._draw, worker, 0.9 / options.rate)
         # Who joins sees the newest at once.
         self._feeding = asyncio.create_task(self._feed(newest.item[0] - 1))
 
     async def end(self) -> None:
         """Push no more."""
+        self._ended = True  # a drawing may still be on its way to the worker
         self._feeding.cancel()
         await asyncio.wait({self._feeding})
 
@@ -181,8 +183,9 @@ class _Session:
                 await loop.run_in_executor(self._worker, self._push)
 
     def _draw(self, result: CameraResult) -> bytes:
-        self._last = narrowed(self._painter.paint(result), self._width)
-        self._push()
+        if not self._ended:
+            self._last = narrowed(self._painter.paint(result), self._width)
+            self._push()
         return b"drawn"
 
     def _push(self) -> None:

@@ -1,7 +1,8 @@
 """Arrays of other libraries in the GPU's memory, taken in place: DLPack, or the CUDA array interface.
 
 DLPack (dmlc.github.io/dlpack, data-apis.org/array-api) goes first, because with it the owner's pending work is waited
-for on our stream; the CUDA array interface (Numba's documentation, version 3) says at most which stream that is.
+for on our stream; the CUDA array interface (Numba's documentation, version 3) says at most which stream that is, and
+not on which GPU an array lies.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def take_array(given: Any, cuda: Cuda, stream: Stream) -> DeviceArray:
         stream: that will use it.
 
     Raises:
-        ShapeError: for one on another GPU or device, of another protocol, or one that its library does not give.
+        ShapeError: for one that DLPack places on another GPU or device, or that its library does not give.
     """
     if not hasattr(given, "__dlpack__"):
         return _from_interface(given, cuda)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from edgeseg.apps.camera.blending import blend, blend_table
+from edgeseg.errors import ShapeError
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
@@ -35,3 +36,10 @@ def test_takes_views() -> None:
     table = blend_table(random.integers(0, 256, (256, 3), np.uint8), np.ones(256, bool), 0.4)
     flipped, cut = image[::-1], class_map[:, 5:35]
     assert (blend(flipped, cut, table) == blend(flipped.copy(), cut.copy(), table)).all()
+
+
+@pytest.mark.parametrize("size", [(21, 30), (19, 30), (30, 20)])
+def test_a_class_map_of_another_size(size: tuple[int, int]) -> None:
+    table = np.zeros((256, 3, 256), np.uint8)
+    with pytest.raises(ShapeError, match=r"a frame of its size, but got \(\d+, \d+\) for a frame \(20, 30, 3\)"):
+        blend(np.zeros((20, 30, 3), np.uint8), np.zeros(size, np.uint8), table)

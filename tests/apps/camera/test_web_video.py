@@ -180,6 +180,24 @@ class TestSharing:
 
 
 class TestLeaving:
+    def test_nothing_is_drawn_for_those_who_left(self) -> None:
+        painter = CountingPainter()
+
+        async def steps() -> None:
+            newest = Newest()
+            newest.attach(asyncio.get_running_loop())
+            with ThreadPoolExecutor(1) as worker:
+                shared = Video(newest, painter, VideoOptions(lambda: codec_of("vp8", bitrate=1, rate=30)), worker)
+                async with shared.peer():
+                    pass
+                newest.put(camera_result(0))  # for which the encoder waited meanwhile
+                for _ in range(20):
+                    await asyncio.sleep(0.01)
+                await shared.close()
+
+        asyncio.run(steps())
+        assert painter.numbers == []
+
     def test_twenty_leave_nothing_behind(self) -> None:
         async def join(session: Session) -> None:
             async with watching(session) as client:

@@ -216,6 +216,18 @@ def test_every_network_with_coarser_features_takes_the_head(name: str) -> None:
     assert parameters(network.base) < parameters(base), "the old prediction is still there"
 
 
+def test_what_the_base_does_not_deploy_is_dropped() -> None:
+    """A detector is neither exported nor counted."""
+    network = create_dsrl("masklab", classes=3, **SMALL["masklab"]).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = network(image)
+        network.drop_undeployed()
+        assert torch.equal(network(image), expected)
+    base = network.base
+    assert {name for name, module in base.named_children() if [*module.parameters()]} == {"backbone"}
+
+
 @pytest.mark.parametrize("name", sorted(set(CARDS) - set(WRAPPED)))
 def test_networks_with_features_of_the_image_s_size_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"must have a stride of 2, 4, 8, \.\.\., but it is 1"):

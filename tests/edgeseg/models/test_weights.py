@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.networks import tiny_network
 from support.published import ESPNET, ESPNETV2, Published
+from torch import nn
 
 from edgeseg.errors import InputError
 from edgeseg.models import create
@@ -73,6 +74,15 @@ def test_deployed_checkpoint_without_auxiliary_heads(tmp_path: Path) -> None:
     assert torch.equal(fresh.auxiliary[0].weight, kept)
     del state["auxiliary.0.bias"]
     assert "1 missing (auxiliary.0.bias)" in refusal(fresh, saved(state, tmp_path / "half.pt"))
+
+
+def test_old_files_lack_the_counters_of_batchnorm(tmp_path: Path) -> None:
+    trained, fresh = tiny_network(seed=1), tiny_network(seed=2)
+    for network in (trained, fresh):
+        network.auxiliary[0] = nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
+    state = {name: value for name, value in trained.state_dict().items() if not name.endswith("num_batches_tracked")}
+    load_weights(fresh, saved(state, tmp_path / "old.pt"))
+    assert same(trained, fresh)
 
 
 def test_names_the_tensors_of_another_network(tmp_path: Path) -> None:

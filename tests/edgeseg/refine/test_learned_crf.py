@@ -104,6 +104,8 @@ class TestFile:
             ("smoothness", [[1.0, 2.0], [3.0]], "does not hold the parameters of a CRF"),
             ("compatibility", "none", "does not hold the parameters of a CRF"),
             ("iterations", -1, "iterations must be at least 0, but is -1"),
+            ("iterations", 2.5, "does not hold the parameters of a CRF"),
+            ("position_deviation", 10**400, "does not hold the parameters of a CRF"),
             ("colour_deviation", 0, "colour_deviation must be 0.1 to 10000, but is 0.0"),
         ):
             (tmp_path / "x.json").write_text(json.dumps({**plain, name: value}))

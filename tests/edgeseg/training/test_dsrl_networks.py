@@ -84,6 +84,7 @@ def test_the_graph_holds_nothing_of_training(name: str, tmp_path: Path) -> None:
     written = export(dual.network.eval(), (HEIGHT, WIDTH), tmp_path / "net.onnx")
     graph = onnx.load(written.path).graph
     assert written.output_shape == (1, CLASSES, 2 * HEIGHT, 2 * WIDTH)
+    dual.network.drop_undeployed()
     assert written.parameters == count_parameters(dual.network.base) + sum(
         count_parameters(part) for part in (dual.network.expand, dual.network.prediction)
     )
