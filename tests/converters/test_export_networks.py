@@ -122,6 +122,7 @@ def parameters() -> list[Any]:
         "fcdensenet",
         "gatedscnn",
         "masklab",
+        "pspnet",
         "refinenet",
     )
     return [pytest.param(case, id=str(case), marks=[pytest.mark.slow] if case.name in slow else []) for case in CASES]

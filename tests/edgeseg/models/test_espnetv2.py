@@ -78,7 +78,7 @@ def test_averaging_matrix_is_adaptive_pooling(source: int, target: int, monkeypa
     torch.testing.assert_close(average_pool(maps, target, 12), expected)
 
 
-@pytest.mark.parametrize("deploy", [False, True])
+@pytest.mark.parametrize("deploy", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_exported_graph_gives_the_same_logits(tmp_path: Path, deploy: bool) -> None:
     """At a size where most poolings do not divide."""
     torch.manual_seed(0)

@@ -158,6 +158,7 @@ class TestLoss:
             InstanceLoss(small())(image, labels, [truth])
 
 
+@pytest.mark.slow
 def test_learns_to_tell_a_made_scene_apart() -> None:
     """The three objects are found, two touching discs of one class and colour among them, and little else."""
     image, labels, truth = scene()
