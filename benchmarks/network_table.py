@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from made_section import add_section_arguments, publish_section
+
 from edgeseg.apps.comparison import (
     COLUMNS,
     NUMBERS,
@@ -23,7 +25,7 @@ from edgeseg.apps.comparison import (
 from edgeseg.apps.comparison_chart import accuracy_chart
 from edgeseg.models.costs import MeasuredCosts, read_costs
 
-__all__ = ["CHART", "PAGE", "section", "section_of"]
+__all__ = ["CHART", "PAGE", "section"]
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "networks.md"
@@ -101,37 +103,15 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Seque
     return "\n".join(lines)
 
 
-def section_of(page: str) -> tuple[str, str, str]:
-    """A page's text before the section, the section (empty where there is none), and the text behind it."""
-    before, heading, rest = page.partition(f"{HEADING}\n")
-    if not heading:
-        return before.rstrip("\n") + "\n\n", "", ""
-    text, following, after = rest.partition("\n## ")
-    return before, heading + text, following + after
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="replace the section in docs/networks.md and the chart")
-    parser.add_argument("--check", action="store_true", help="only say whether docs/ hold what is known")
+    add_section_arguments(parser)
     arguments = parser.parse_args()
     costs = read_costs()
     compared = compare(costs)
-    text = section(compared, costs)
-    before, _, after = section_of(PAGE.read_text("utf-8"))
-    files = {PAGE: before + text + after, CHART: accuracy_chart(compared) + "\n"}
-    if arguments.check:
-        stale = [str(file) for file, new in files.items() if not file.is_file() or file.read_text("utf-8") != new]
-        print(
-            "\n".join(f"{file} is not what is known; run network_table.py --write" for file in stale), file=sys.stderr
-        )
-        return 1 if stale else 0
-    if not arguments.write:
-        print(text, end="")
-        return 0
-    for file, new in files.items():
-        file.write_text(new, "utf-8")
-    return 0
+    pictures = {CHART: accuracy_chart(compared) + "\n"}
+    stale = "is not what is known; run network_table.py --write"
+    return publish_section(arguments, PAGE, section(compared, costs), pictures, stale)
 
 
 if __name__ == "__main__":

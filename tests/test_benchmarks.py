@@ -23,6 +23,7 @@ def start(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def copy(tmp_path: Path) -> Path:
     """A checkout with the table's programs, its results and the page."""
     shutil.copytree(PEERS, tmp_path / "benchmarks" / "peers", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    shutil.copy(PEERS.parent / "made_section.py", tmp_path / "benchmarks")
     (tmp_path / "docs" / "images").mkdir(parents=True)
     shutil.copy(REPOSITORY / "docs" / "benchmarks.md", tmp_path / "docs")
     for picture in (REPOSITORY / "docs" / "images").glob("peers-*.svg"):

@@ -93,6 +93,7 @@ class TestTable:
         (tmp_path / "docs" / "images").mkdir(parents=True)
         shutil.copy(REPOSITORY / "docs" / "networks.md", tmp_path / "docs")
         shutil.copy(REPOSITORY / "docs" / "images" / "networks.svg", tmp_path / "docs" / "images")
+        shutil.copy(BENCHMARKS / "made_section.py", tmp_path / "benchmarks")
         program = tmp_path / "benchmarks" / "network_table.py"
         program.write_text(TABLE.read_text("utf-8"), "utf-8")
         assert start(program, "--check").returncode == 0

@@ -15,7 +15,11 @@ from charts import Bar, Panel, bar_chart
 from results import EDGESEG, RESULTS, Results, Row, read_results
 from verdicts import accuracy_verdict, ahead_verdict, cost_verdicts, is_noise
 
-__all__ = ["PAGE", "charts", "read_all", "section", "section_of"]
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from made_section import add_section_arguments, publish_section
+
+__all__ = ["PAGE", "charts", "read_all", "section"]
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -202,38 +206,16 @@ def _memory_bar(row: Row) -> Bar:
     return Bar(row.tool, _label(row), row.peak_mb, f"{row.peak_mb:.0f}", pale=row.symmetric is False)
 
 
-def section_of(page: str) -> tuple[str, str, str]:
-    """A page's text before the section, the section (empty where there is none), and the text behind it."""
-    before, heading, rest = page.partition(f"{HEADING}\n")
-    if not heading:
-        return before.rstrip("\n") + "\n\n", "", ""
-    text, following, after = rest.partition("\n## ")
-    return before, heading + text, following + after
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="replace the section in docs/benchmarks.md and the charts")
-    parser.add_argument("--check", action="store_true", help="only say whether docs/ hold what was measured")
+    add_section_arguments(parser)
     arguments = parser.parse_args()
     results = read_all()
     if not results:
         parser.error(f"expected results in {RESULTS}, but there are none; run compare_peers.py first")
-    before, _, after = section_of(PAGE.read_text("utf-8"))
-    text = section(results)
-    files = {PAGE: before + text + after} | {
-        DOCS / "images" / f"peers-{name}.svg": picture for name, picture in charts(results).items()
-    }
-    if arguments.check:
-        stale = [str(file) for file, new in files.items() if not file.is_file() or file.read_text("utf-8") != new]
-        print("\n".join(f"{file} is not what was measured; run table.py --write" for file in stale), file=sys.stderr)
-        return 1 if stale else 0
-    if not arguments.write:
-        print(text, end="")
-        return 0
-    for file, new in files.items():
-        file.write_text(new, "utf-8")
-    return 0
+    pictures = {DOCS / "images" / f"peers-{name}.svg": picture for name, picture in charts(results).items()}
+    stale = "is not what was measured; run table.py --write"
+    return publish_section(arguments, PAGE, section(results), pictures, stale)
 
 
 if __name__ == "__main__":

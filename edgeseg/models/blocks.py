@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-__all__ = ["ConvBatchNorm", "depthwise", "same_padding", "separable"]
+__all__ = ["ConvBatchNorm", "auxiliary_head", "depthwise", "same_padding", "separable"]
 
 
 class ConvBatchNorm(nn.Sequential):
@@ -49,6 +49,11 @@ def same_padding(kernel: int | tuple[int, int], dilation: int | tuple[int, int] 
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
     down, right = (dilation, dilation) if isinstance(dilation, int) else dilation
     return height // 2 * down, width // 2 * right
+
+
+def auxiliary_head(channels_in: int, channels: int, classes: int) -> nn.Sequential:
+    """Logits from an earlier stage of a backbone: 3x3 with BatchNorm and ReLU, dropout, 1x1."""
+    return nn.Sequential(ConvBatchNorm(channels_in, channels, 3), nn.Dropout2d(0.1), nn.Conv2d(channels, classes, 1))
 
 
 def depthwise(channels_in: int, channels: int, *, stride: int = 1, activation: bool = True) -> ConvBatchNorm:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgeseg.models.blocks import ConvBatchNorm
+from edgeseg.models.blocks import ConvBatchNorm, auxiliary_head
 from edgeseg.models.network import SegmentationNetwork, initialise, resize
 from edgeseg.models.pyramid import ASPP, PyramidPooling
 from edgeseg.models.resnet import DEPTHS, DilatedResNet
@@ -71,10 +71,7 @@ class FastFCN(SegmentationNetwork):
             self.upsampling = JointPyramidUpsampling((second, third, last), last // 4, self.align_corners)
         self.context, self.feature_channels = _head(head, last, self.align_corners)
         self.prediction = nn.Conv2d(self.feature_channels, classes, 1)
-        narrow = scaled(256, width)
-        self.auxiliary.append(
-            nn.Sequential(ConvBatchNorm(third, narrow, 3), nn.Dropout2d(0.1), nn.Conv2d(narrow, classes, 1))
-        )
+        self.auxiliary.append(auxiliary_head(third, scaled(256, width), classes))
         initialise(self)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

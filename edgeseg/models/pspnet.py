@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from edgeseg.models.blocks import ConvBatchNorm
+from edgeseg.models.blocks import ConvBatchNorm, auxiliary_head
 from edgeseg.models.network import SegmentationNetwork, initialise
 from edgeseg.models.pyramid import PyramidPooling
 from edgeseg.models.resnet import DEPTHS, DilatedResNet
@@ -51,10 +51,7 @@ class PSPNet(SegmentationNetwork):
         self.pyramid = PyramidPooling(last, self.align_corners)
         self.classifier = nn.Sequential(ConvBatchNorm(2 * last, self.feature_channels, 3), nn.Dropout2d(0.1))
         self.prediction = nn.Conv2d(self.feature_channels, classes, 1)
-        narrow = scaled(256, width)
-        self.auxiliary.append(
-            nn.Sequential(ConvBatchNorm(third, narrow, 3), nn.Dropout2d(0.1), nn.Conv2d(narrow, classes, 1))
-        )
+        self.auxiliary.append(auxiliary_head(third, scaled(256, width), classes))
         initialise(self)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
