@@ -23,8 +23,8 @@ _PLAIN = ("epochs", "batch", "lr", "power", "weight_decay", "loss", "class_weigh
 
 _FOREIGN = (
     "resume", "width", "q", "backbone", "deploy", "dsrl", "head", "weights", "color", "mean", "std", "preset", "size",
-    "classes", "optimizer", "momentum", "warmup", "image_weight", "affinity_weight", "affinity_subsampling", "ema",
-    "precision", "tensorboard",
+    "crop", "classes", "optimizer", "momentum", "warmup", "image_weight", "affinity_weight", "affinity_subsampling",
+    "ema", "precision", "tensorboard",
 )  # fmt: skip
 """Options that the bundle or checkpoint decides, or that fine-tuning does not have."""
 

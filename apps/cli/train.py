@@ -14,6 +14,7 @@ from edgeseg.apps.cli.options import (
     add_network_arguments,
     add_preprocessing_arguments,
     augmentation,
+    frame_size,
     network_options,
     positive_count,
     preprocessing,
@@ -23,15 +24,20 @@ from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, 
 from edgeseg.errors import UsageError
 from edgeseg.libraries import require
 from edgeseg.models import NETWORKS
+from edgeseg.zoo import network_file
 
 if TYPE_CHECKING:
     from edgeseg.labels import LabelSet
+    from edgeseg.models.network import SegmentationNetwork
     from edgeseg.training.recipe import Recipe
+    from edgeseg.training.samples import Samples
     from edgeseg.training.trainer import TrainResult
 
 __all__ = ["add_arguments", "run"]
 
 _MEMORY = 2048  # MiB
+_MEASURED_FRAMES = 64
+"""On which the BatchNorms of an exported file are measured again."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(network)
     network.add_argument("--dsrl", action="store_true", help="class map of twice the input's size (DSRL)")
     network.add_argument("--head", type=positive_count, metavar="C", help="channels of DSRL's head (default 32)")
-    network.add_argument("--weights", type=Path, metavar="FILE", help="start from these weights")
+    network.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="start from these weights: a checkpoint, a state dict, or what edgeseg export made of this network",
+    )
     add_preprocessing_arguments(parser, "size of the network's input (required)")
     _add_data_arguments(parser)
     _add_optimisation_arguments(parser)
@@ -64,6 +75,9 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--validation", metavar="KIND:DIR[@SPLIT]", help="scored after epochs; by default the split val")
     data.add_argument("--classes", metavar="NAME|FILE.json", help="of a plain folder; the other kinds bring theirs")
+    data.add_argument(
+        "--crop", type=frame_size, metavar="HxW", help="what a step sees of --size, at most (default all of it)"
+    )
     data.add_argument("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="zoom of the crops (default 0.5 2)")
     data.add_argument("--color-change", type=float, metavar="C", help="largest change of colour (default 0.3)")
     data.add_argument("--no-mirror", action="store_true", help="never mirror frames")
@@ -132,15 +146,14 @@ def run(options: argparse.Namespace) -> int:
         recipe = _recipe(options, labels)
         torch.manual_seed(recipe.seed)
         network = build_network(recipe)
-        if options.weights is not None and not options.resume:
-            from edgeseg.models.weights import load_weights
-
-            load_weights(network, options.weights)
         memory = options.memory << 20
+        samples = Samples(sources, labels, memory)
+        if options.weights is not None and not options.resume:
+            _load(network, options.weights, samples, recipe)
         result = train(
             recipe,
             network,
-            Samples(sources, labels, memory),
+            samples,
             Samples([validation], labels, memory) if validation is not None else None,
             options.output,
             processes,
@@ -153,6 +166,19 @@ def run(options: argparse.Namespace) -> int:
     if processes.first:
         _print(result, options.json)
     return 0
+
+
+def _load(network: SegmentationNetwork, weights: Path, samples: Samples, recipe: Recipe) -> None:
+    """Start from weights; an exported file's BatchNorms are measured on some of the frames."""
+    from edgeseg.models.weights import load_weights
+    from edgeseg.training.exported import load_exported
+    from edgeseg.training.samples import whole_frames
+
+    path = network_file(weights)
+    if path.suffix == ".onnx":
+        load_exported(network, path, whole_frames(samples, recipe, _MEASURED_FRAMES))
+    else:
+        load_weights(network, path)
 
 
 @contextlib.contextmanager
@@ -187,6 +213,7 @@ def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
     return Recipe(
         network=options.network,
         size=options.size,
+        crop=options.crop,
         labels=labels,
         options=network_options(options),
         deploy=options.deploy,

@@ -44,6 +44,7 @@ def random_crop(
     augmentation: Augmentation,
     random: np.random.Generator,
     ignore_index: int,
+    whole: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One random view of a labelled frame.
 
@@ -54,6 +55,7 @@ def random_crop(
         augmentation: what is varied.
         random: decides it.
         ignore_index: label of what lies outside the frame.
+        whole: (height, width) of the frame at zoom 1, where the view is a part of it; None for the view's own.
 
     Returns:
         The view, (H, W, 3) uint8, and its labels, (H, W) uint8. Frames are resized as at inference: bilinearly, each
@@ -62,31 +64,34 @@ def random_crop(
     zoom = math.exp(random.uniform(*np.log(augmentation.scale)))
     place = random.uniform(size=2)
     mirrored = augmentation.mirror and random.uniform() < 0.5
-    view, truth = _warp(image, labels, size, zoom, (float(place[0]), float(place[1])), mirrored, ignore_index)
+    height, width = size if whole is None else whole
+    scaled = zoom * height, zoom * width
+    view, truth = _warp(image, labels, scaled, size, (float(place[0]), float(place[1])), mirrored, ignore_index)
     return _recolor(view, augmentation.color, random), truth
 
 
 def _warp(
     image: NDArray[np.uint8],
     labels: NDArray[np.uint8],
+    scaled: tuple[float, float],
     size: tuple[int, int],
-    zoom: float,
     place: tuple[float, float],
     mirrored: bool,
     ignore_index: int,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     cv2: Any = require("cv2", "vary training frames")
     height, width = size
-    down, right = zoom * height / image.shape[0], zoom * width / image.shape[1]
+    down, right = scaled[0] / image.shape[0], scaled[1] / image.shape[1]
     # What the enlarged frame has beyond the view is cut off at a random place; what a reduced one lacks is border.
-    top, left = place[0] * height * (1 - zoom), place[1] * width * (1 - zoom)
+    top, left = place[0] * (height - scaled[0]), place[1] * (width - scaled[1])
     matrix = np.array([[right, 0, left + (right - 1) / 2], [0, down, top + (down - 1) / 2]])
     if mirrored:
         matrix[0] = -matrix[0]
         matrix[0, 2] += width - 1
     border = [int(v) for v in image.mean((0, 1))]
     # Without border the outermost half pixel must not be mixed with its colour: a resize repeats the edge there.
-    outside = cv2.BORDER_REPLICATE if zoom >= 1 else cv2.BORDER_CONSTANT
+    filled = scaled[0] >= height and scaled[1] >= width
+    outside = cv2.BORDER_REPLICATE if filled else cv2.BORDER_CONSTANT
     view = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=outside, borderValue=border
     )

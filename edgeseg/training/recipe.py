@@ -28,8 +28,9 @@ class Recipe:
 
     Attributes:
         network: name in `edgeseg.models.NETWORKS`.
-        size: (height, width) of the network's input in pixels.
+        size: (height, width) of the network's input in pixels, as it is scored and exported.
         labels: the classes, without a void channel.
+        crop: (height, width) of the part of it that a step sees; None for all of it. Steps on parts are cheaper.
         options: what `edgeseg.models.create` takes beside name, classes and deploy.
         deploy: whether the variant that INT8 engines take better is trained.
         dsrl: whether the network super-resolves: then its class map is twice the size of its input.
@@ -55,6 +56,7 @@ class Recipe:
     network: str
     size: tuple[int, int]
     labels: LabelSet
+    crop: tuple[int, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     deploy: bool = False
     dsrl: bool = False
@@ -97,11 +99,18 @@ class Recipe:
             ("batch", self.batch, 1),
             ("height", self.size[0], 1),
             ("width", self.size[1], 1),
+            ("height of the crop", self.view[0], 1),
+            ("width of the crop", self.view[1], 1),
             ("the subsampling of the affinity", self.affinity_subsampling, 1),
             ("warmup", self.warmup, 0),
         ):
             if count < least:
                 raise UsageError(f"{name} must be at least {least}, but is {count}")
+        if self.view[0] > self.size[0] or self.view[1] > self.size[1]:
+            raise UsageError(
+                f"a crop is a part of the network's input, {self.size[0]}x{self.size[1]}, but is "
+                f"{self.view[0]}x{self.view[1]}; give a smaller --crop or a larger --size"
+            )
         for name, number in (
             ("weight decay", self.weight_decay),
             ("power", self.power),
@@ -123,6 +132,11 @@ class Recipe:
     def scale(self) -> int:
         """Size of the class map over that of the input."""
         return 2 if self.dsrl else 1
+
+    @property
+    def view(self) -> tuple[int, int]:
+        """(height, width) of what the network sees in a step."""
+        return self.size if self.crop is None else self.crop
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, from 0, of so many: poly, after a linear rise."""

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from edgeseg.calibration.datasets import LabelledFrames, labelled_from
 from edgeseg.errors import LabelError, UsageError
+from edgeseg.frame import fit_frame
 from edgeseg.labels import LabelSet
 from edgeseg.libraries import require
 from edgeseg.training.augment import random_crop
 from edgeseg.training.losses import IGNORE_INDEX
 from edgeseg.training.recipe import Recipe
 
-__all__ = ["MEMORY", "Batch", "Samples", "batches", "normalise", "open_data", "steps_per_epoch"]
+__all__ = ["MEMORY", "Batch", "Samples", "batches", "normalise", "open_data", "steps_per_epoch", "whole_frames"]
 
 MEMORY = 2 << 30
 """Bytes of decoded frames that are kept by default."""
@@ -194,9 +195,9 @@ def batches(
 
 def _view(samples: Samples, recipe: Recipe, epoch: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     image, labels = samples.read(index)
-    size = (recipe.size[0] * recipe.scale, recipe.size[1] * recipe.scale)
+    whole, size = ((height * recipe.scale, width * recipe.scale) for height, width in (recipe.size, recipe.view))
     random = np.random.default_rng([recipe.seed, epoch, index])
-    return random_crop(image, labels, size, recipe.augmentation, random, IGNORE_INDEX)
+    return random_crop(image, labels, size, recipe.augmentation, random, IGNORE_INDEX, whole)
 
 
 def _collate(views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]], recipe: Recipe) -> Batch:
@@ -205,9 +206,15 @@ def _collate(views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]], recipe: R
     labels = torch.from_numpy(np.stack([truth for _, truth in views]).astype(np.int64))
     if not recipe.dsrl:
         return Batch(normalise(np.stack(images), recipe), None, labels)
-    height, width = recipe.size
+    height, width = recipe.view
     low = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images])
     return Batch(normalise(low, recipe), normalise(np.stack(images), recipe), labels)
+
+
+def whole_frames(samples: Samples, recipe: Recipe, count: int) -> Iterator[Tensor]:
+    """Frames as the network sees them at inference, evenly spaced, each (1, 3, H, W) float32 and normalised."""
+    for index in np.unique(np.linspace(0, len(samples) - 1, count, dtype=np.int64)):
+        yield normalise(fit_frame(samples.read(int(index))[0], *recipe.size), recipe)
 
 
 def normalise(images: NDArray[np.uint8], recipe: Recipe) -> Tensor:

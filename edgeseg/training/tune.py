@@ -25,12 +25,13 @@ from edgeseg.converters.convert import Steps, bundle_files, peak_rss_mb
 from edgeseg.converters.export import export
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.metadata import NetworkMetadata
-from edgeseg.converters.network import as_given, graph_on_cpu, network_on_cpu
+from edgeseg.converters.network import graph_on_cpu
 from edgeseg.converters.options import DEFAULT_COUNT, ConvertOptions
+from edgeseg.converters.parity import check_parity
 from edgeseg.converters.place import place_qdq, plan_placement, remove_qdq
 from edgeseg.converters.prepare import prepare
 from edgeseg.converters.report import ReportContent, report_html, report_json
-from edgeseg.converters.verify import Verification, check_parity, verify
+from edgeseg.converters.verify import Verification, verify
 from edgeseg.errors import FrameError, UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.manifest import Manifest, Quantization
@@ -203,9 +204,7 @@ def quantize(network: SegmentationNetwork, recipe: Recipe, frames: FrameSource, 
         export(network, recipe.size, place, metadata)
         prepared = prepare(place, ConvertOptions())
         placement = plan_placement(prepared.model)
-    few = frames.select(_PARITY_FRAMES)
-    with network_on_cpu(prepared, prepared.model, prepared.output) as canonical, as_given(prepared) as given:
-        check_parity(given, canonical, iter(few))
+    check_parity(prepared, list(frames.select(_PARITY_FRAMES)))
     chosen = frames.select(DEFAULT_COUNT)
     ranges = CalibrationRecipe()
     with steps("calibrate", calibration_units(chosen, ranges)) as advance:

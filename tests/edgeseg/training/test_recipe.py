@@ -22,6 +22,7 @@ FULL = recipe(
     color_order="BGR",
     augmentation=Augmentation((0.7, 1.2), False, 0.1),
     ema=0.9,
+    crop=(8, 12),
 )
 
 
@@ -66,6 +67,8 @@ class TestRefuses:
             ({"batch": 0}, "batch must be at least 1, but is 0"),
             ({"size": (0, 4)}, "height must be at least 1, but is 0"),
             ({"size": (4, 0)}, "width must be at least 1, but is 0"),
+            ({"crop": (0, 4)}, "height of the crop must be at least 1, but is 0"),
+            ({"crop": (4, 400)}, "a crop is a part of the network's input, 16x24, but is 4x400; give a smaller --crop"),
             ({"warmup": -1}, "warmup must be at least 0, but is -1"),
             ({"affinity_subsampling": 0}, "the subsampling of the affinity must be at least 1, but is 0"),
             ({"lr": 0.0}, "the learning rate must be above 0, but is 0"),
@@ -89,3 +92,7 @@ class TestRefuses:
     def test_labels_are_not_touched(self) -> None:
         assert FULL.labels == LABELS
         assert (FULL.scale, recipe().scale) == (2, 1)
+
+    def test_a_step_sees_the_crop_or_else_all(self) -> None:
+        assert recipe().view == recipe().size
+        assert recipe(crop=(8, 8)).view == (8, 8)

@@ -207,6 +207,18 @@ class TestBatches:
         assert batch.labels.shape == (4, 2 * height, 2 * width)
         assert (torch.nn.functional.avg_pool2d(batch.high, 2) - batch.low).abs().max() < 0.02
 
+    @pytest.mark.parametrize("dsrl", [False, True])
+    def test_a_crop_is_a_part_of_the_frame_at_inference(self, data: Path, dsrl: bool) -> None:
+        scale = 2 if dsrl else 1
+        whole = recipe(size=(24, 32), augmentation=STILL, dsrl=dsrl)
+        batch = next(batches(samples(data), replace(whole, crop=(8, 16)), 0))
+        assert batch.low.shape == (4, 3, 8, 16)
+        assert batch.labels.shape == (4, 8 * scale, 16 * scale)
+        for part, all_of_it in zip(batch.labels, next(batches(samples(data), whole, 0)).labels, strict=True):
+            height, width = part.shape
+            places = all_of_it.unfold(0, height, 1).unfold(1, width, 1)
+            assert (places == part).all(-1).all(-1).any()
+
     def test_normalises_in_the_networks_order(self, data: Path) -> None:
         made = recipe(size=(24, 32), augmentation=STILL, color_order="BGR", mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 5.0))
         batch = next(batches(samples(data), made, 0))
