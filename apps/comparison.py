@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeseg.models.cards import CARDS, Card, Cost
-from edgeseg.models.costs import MeasuredCost, MeasuredCosts
+from edgeseg.models.costs import MeasuredCost, MeasuredCosts, Setup
 from edgeseg.models.published import MEASURED, PUBLISHED, MeasuredScore, PublishedScore, scores_of
 
 __all__ = [
@@ -183,21 +183,29 @@ def measured_on(costs: MeasuredCosts) -> str:
     """Where the measured columns come from, in a sentence or two; says where nothing was measured."""
     if not costs.networks:
         return "Nothing was measured: run benchmarks/network_costs.py."
-    versions = ", ".join(f"{_TITLES[name]} {costs.versions[name]}" for name in _TITLES if name in costs.versions)
+    setups = costs.setups
     timed = [cost.times for cost in costs.networks if cost.times]
+    places = "; ".join(f"[{i}] {_setup(setup)}" for i, setup in enumerate(setups, 1))
     text = (
-        f"Measured at {_size(SIZE)} with {costs.classes} classes, --deploy, random weights and full width on "
-        f"{costs.machine}; {versions}; one frame at a time, the network alone."
+        f"Measured at {_size(SIZE)} with {costs.classes} classes, --deploy, random weights and full width on {places}."
     )
+    if timed:
+        where = sorted({f"[{setups.index(times.setup) + 1}]" for times in timed if times.setup})
+        text += f" Times on {', '.join(where)}, of one frame at a time, the network alone."
     if not all(times.quiet for times in timed):
         text += " Times beside other work: read the ratio, which was taken in turns."
     return text
 
 
+def _setup(setup: Setup) -> str:
+    versions = (f"{title} {setup.versions[name]}" for name, title in _TITLES.items() if name in setup.versions)
+    return " with ".join(filter(None, (setup.machine, ", ".join(versions))))
+
+
 def comparison_figures(compared: Sequence[ComparedNetwork], costs: MeasuredCosts) -> dict[str, Any]:
     """The comparison for a program; see docs/json.md."""
     return {
-        "measured_on": {"machine": costs.machine, "versions": dict(costs.versions), "classes": costs.classes},
+        "measured_on": {"classes": costs.classes, "setups": [asdict(setup) for setup in costs.setups]},
         "networks": [
             {
                 "name": each.card.name,
@@ -207,7 +215,7 @@ def comparison_figures(compared: Sequence[ComparedNetwork], costs: MeasuredCosts
                 "parameters": each.cost.parameters,
                 "gmacs": each.cost.gmacs,
                 "size": list(each.cost.size),
-                "measured": None if each.measured is None else _measured(each.measured),
+                "measured": None if each.measured is None else _measured(each.measured, costs.setups),
                 "published": [_score(score) for score in each.published],
                 "own": [_score(score) for score in each.own],
             }
@@ -216,9 +224,12 @@ def comparison_figures(compared: Sequence[ComparedNetwork], costs: MeasuredCosts
     }
 
 
-def _measured(cost: MeasuredCost) -> dict[str, Any]:
+def _measured(cost: MeasuredCost, setups: Sequence[Setup]) -> dict[str, Any]:
     found = asdict(cost)
     del found["network"], found["options"]
+    for part, of in ((found, cost), (found["times"], cost.times)):
+        if of is not None:
+            part["setup"] = None if of.setup is None else setups.index(of.setup)
     if cost.builder is not None:
         found["builder"]["verdict"] = cost.builder.verdict
     return found

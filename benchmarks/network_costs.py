@@ -36,6 +36,7 @@ from edgeseg.models.costs import (  # noqa: E402
     Builder,
     MeasuredCost,
     MeasuredCosts,
+    Setup,
     Times,
     read_costs,
     write_costs,
@@ -58,6 +59,12 @@ def machine() -> str:
     return f"{name.group(1).strip() if name else 'unknown processor'}, {usable_processors()} cores, {', '.join(has)}"
 
 
+def present_setup() -> Setup:
+    """This machine with the libraries that it has."""
+    versions = {name: version for name, version in tool_versions().items() if name not in ("edgeseg", "machine")}
+    return Setup(machine(), versions)
+
+
 def frames(shared: Path) -> list[str]:
     images = sorted((shared / "data" / "camvid" / "train" / "images").glob("*.jpg"))
     if len(images) < FRAMES:
@@ -72,13 +79,11 @@ class Record:
         self._path = path
 
     def read(self) -> MeasuredCosts:
-        """What is known so far, as of this machine."""
+        """What is known so far."""
         try:
-            networks = read_costs(self._path).networks if self._path.is_file() else ()
+            return read_costs(self._path) if self._path.is_file() else MeasuredCosts(CLASSES, ())
         except ModelError as error:
             raise SystemExit(f"{error}; or remove the file to start anew") from error
-        versions = {name: version for name, version in tool_versions().items() if name not in ("edgeseg", "machine")}
-        return MeasuredCosts(CLASSES, machine(), versions, networks)
 
     def of(self, each: ComparedNetwork) -> MeasuredCost | None:
         return self.read().of(each.card.name, each.options)
@@ -100,7 +105,7 @@ def chosen(names: list[str], *, one: bool = False) -> list[ComparedNetwork]:
         names: those whose label has one of the words; all without words.
         one: of each network the first of its card alone.
     """
-    found = [each for each in compare(MeasuredCosts(CLASSES, "", {}, ())) if match(each, names)]
+    found = [each for each in compare(MeasuredCosts(CLASSES, ())) if match(each, names)]
     first = {each.card.name: each for each in reversed(found)}
     return sorted(first.values() if one else found, key=lambda each: each.cost.parameters)
 
@@ -151,14 +156,14 @@ def cost_of(answer: dict[str, Any], known: Times | None) -> MeasuredCost:
 
 
 def build(arguments: argparse.Namespace, record: Record) -> None:
-    """Export, convert, lint and build what has no bundle yet."""
+    """Export, convert, lint and build what was not converted yet, or has only failed."""
     count(arguments, record)
     pictures = frames(arguments.shared)
     limits = Limits(arguments.seconds, arguments.gigabytes)
     for each in chosen(arguments.name, one=arguments.one):
         folder, known = folder_of(arguments.folder, each), record.of(each)
         assert known is not None
-        if known.layers and (folder / "network.edgeseg").is_dir() and not arguments.again:
+        if known.layers and not arguments.again:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         request = {
@@ -171,7 +176,7 @@ def build(arguments: argparse.Namespace, record: Record) -> None:
         }
         answer, problem, peak = ask(request, limits)
         cost = replace(known, problem=problem) if answer is None else cost_of(answer, known.times)
-        record.put(replace(cost, peak_mb=peak))
+        record.put(replace(cost, peak_mb=peak, setup=present_setup()))
         verdict = cost.problem or (cost.builder.verdict if cost.builder else "builder not asked")
         steps = ", ".join(f"{step} {taken:.0f} s" for step, taken in cost.cpu_seconds.items())
         print(f"{each.label:60} {verdict}; {steps}; {peak:.0f} MB", flush=True)
@@ -194,7 +199,8 @@ def times(arguments: argparse.Namespace, record: Record) -> None:
         if answer is None:
             print(f"{each.label}: {problem}", file=sys.stderr)
             continue
-        found = Times(**answer, quiet=arguments.quiet, date=datetime.date.today().isoformat())
+        today = datetime.date.today().isoformat()
+        found = Times(**answer, quiet=arguments.quiet, date=today, setup=present_setup())
         record.put(replace(known, times=found))
         text = (
             f"FP32 {found.float_ms:9.2f} ms  INT8 {found.int8_ms:9.2f} ms  {found.ratio:5.2f} x, {found.rounds} rounds"

@@ -51,7 +51,7 @@ def section(compared: Sequence[ComparedNetwork], costs: MeasuredCosts) -> str:
         "![Mean IoU against multiply-accumulates, by data set](images/networks.svg)",
         COLUMNS_TEXT,
         _table(COLUMNS, comparison_rows(compared), NUMBERS),
-        _building(compared),
+        _building(compared, costs),
         "### Scores and their sources",
         "Scores of different data sets, sizes and recipes do not compare.",
         _table(("network", "mIoU", "data", "source", "note"), published_rows(compared), (1,)),
@@ -59,9 +59,9 @@ def section(compared: Sequence[ComparedNetwork], costs: MeasuredCosts) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _building(compared: Sequence[ComparedNetwork]) -> str:
+def _building(compared: Sequence[ComparedNetwork], costs: MeasuredCosts) -> str:
     """What export and conversion take at full width."""
-    rows = []
+    rows, setups = [], costs.setups
     for each in compared:
         cost = each.measured
         if cost is None or not (cost.layers or cost.problem):
@@ -70,7 +70,8 @@ def _building(compared: Sequence[ComparedNetwork]) -> str:
         peak = "-" if cost.peak_mb is None else f"{cost.peak_mb / 1000:.1f}"
         clean = "-" if cost.findings is None else str(cost.findings)
         deployed = "-" if cost.graph_gmacs is None else f"{cost.graph_gmacs:.4f}"
-        rows.append((each.label, deployed, *seconds, peak, clean, cost.problem))
+        place = f"[{setups.index(cost.setup) + 1}]" if cost.setup else "-"
+        rows.append((each.label, deployed, *seconds, peak, clean, place, cost.problem))
     if not rows:
         return ""
     columns = (
@@ -81,13 +82,14 @@ def _building(compared: Sequence[ComparedNetwork]) -> str:
         "builder s",
         "memory GB",
         "lint",
+        "on",
         "problem",
     )
     text = (
         "From torch to the plan, by `python benchmarks/network_costs.py build`, with two calibration frames and the "
         "default recipe. *GMACs deployed*: of the graph with `--deploy`, products of matrices included; *s*: processor "
-        "seconds; *memory*: the most of all processes together; *lint*: findings. What weights that learnt nothing "
-        "agree on in INT8 says nothing of a trained network, and is left out."
+        "seconds; *memory*: the most of all processes together; *lint*: findings; *on*: the machine, above. What "
+        "weights that learnt nothing agree on in INT8 says nothing of a trained network, and is left out."
     )
     return f"### At full width\n\n{text}\n\n{_table(columns, rows, (1, 2, 3, 4, 5, 6))}"
 

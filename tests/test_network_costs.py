@@ -67,6 +67,25 @@ class TestPrograms:
         )
         assert printed.strip() == kept
 
+    def test_entries_keep_the_machine_they_were_measured_on(self, tmp_path: Path) -> None:
+        """What is built later on another machine is another's figure."""
+        printed = record(
+            "import argparse; from dataclasses import asdict; "
+            "from edgeseg.models.costs import MeasuredCost as C, Setup; "
+            f"folder = Path({str(tmp_path)!r}); r = n.Record(folder / 'costs.json'); "
+            "names = ['espnet q=3', 'espnet q=5', 'espnet q=8']; "
+            "whole = lambda q, **more: C('espnet', {'q': q}, (360, 480), 1, 1.0, **more); "
+            "r.put(whole(3, layers=5, setup=Setup('old', {}))); r.put(whole(5)); "
+            "r.put(whole(8, problem='too slow', setup=Setup('old', {}))); "
+            "asked = []; n.ask = lambda request, limits: (asked.append(request['options']['q']), "
+            "(asdict(whole(asked[-1], layers=6)), '', 7.0))[1]; "
+            "n.present_setup = lambda: Setup('new', {'onnx': '1'}); n.frames = lambda shared: []; "
+            "a = argparse.Namespace(name=names, one=False, again=False, folder=folder, shared=None); "
+            "a.seconds = a.gigabytes = 1; n.build(a, r); "
+            "print(sorted(asked), [(c.layers, c.peak_mb, c.setup.machine) for c in r.read().networks])"
+        )
+        assert printed.splitlines()[-1] == "[5, 8] [(5, None, 'old'), (6, 7.0, 'new'), (6, 7.0, 'new')]"
+
     def test_variants_are_chosen_by_name_and_option_the_smallest_first(self) -> None:
         labels = json.loads(
             record("import json; print(json.dumps([e.label for e in n.chosen(['espnet q', 'stride=8'])]))")

@@ -1,9 +1,9 @@
-"""What the networks cost on one machine, at full width: measured by benchmarks/network_costs.py; without torch."""
+"""What the networks cost at full width, and where that was measured: by benchmarks/network_costs.py; without torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -11,9 +11,22 @@ from typing import Any
 
 from edgeseg.errors import ModelError
 
-__all__ = ["COSTS_FILE", "Builder", "MeasuredCost", "MeasuredCosts", "Times", "read_costs", "write_costs"]
+__all__ = ["COSTS_FILE", "Builder", "MeasuredCost", "MeasuredCosts", "Setup", "Times", "read_costs", "write_costs"]
 
 COSTS_FILE = "costs.json"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What something was measured on.
+
+    Attributes:
+        machine: the processor and how much of it was used.
+        versions: of the libraries, by name.
+    """
+
+    machine: str
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Times:
         rounds: how many there were.
         quiet: whether nothing else ran on the machine.
         date: of the measurement, year-month-day.
+        setup: where they were taken.
     """
 
     float_ms: float
@@ -34,6 +48,7 @@ class Times:
     rounds: int
     quiet: bool
     date: str
+    setup: Setup | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ class MeasuredCost:
         builder: TensorRT's; None where it was not asked.
         times: None where they were not measured.
         problem: why there is no bundle; empty where there is.
+        setup: where all but the times was measured; None where nothing was but what is counted.
     """
 
     network: str
@@ -96,23 +112,26 @@ class MeasuredCost:
     builder: Builder | None = None
     times: Times | None = None
     problem: str = ""
+    setup: Setup | None = None
 
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """What was measured, and where.
+    """What was measured.
 
     Attributes:
         classes: logits per pixel of every network.
-        machine: the processor and how much of it was used.
-        versions: of the libraries, by name.
         networks: by variant.
     """
 
     classes: int
-    machine: str
-    versions: Mapping[str, str]
     networks: tuple[MeasuredCost, ...]
+
+    @property
+    def setups(self) -> tuple[Setup, ...]:
+        """Where anything was measured, each once."""
+        found = [part.setup for cost in self.networks for part in (cost, cost.times) if part and part.setup]
+        return tuple(setup for i, setup in enumerate(found) if setup not in found[:i])
 
     def of(self, network: str, options: Mapping[str, Any]) -> MeasuredCost | None:
         """What was measured of a variant; None where nothing was."""
@@ -129,7 +148,8 @@ def read_costs(path: Path | None = None) -> MeasuredCosts:
     file = resources.files("edgeseg.models").joinpath(COSTS_FILE) if path is None else path
     try:
         content = json.loads(file.read_text("utf-8"))
-        networks = tuple(_cost(entry) for entry in content.pop("networks"))
+        setups = [Setup(**entry) for entry in content.pop("setups")]
+        networks = tuple(_cost(entry, setups) for entry in content.pop("networks"))
         return MeasuredCosts(networks=networks, **content)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ModelError(
@@ -138,9 +158,13 @@ def read_costs(path: Path | None = None) -> MeasuredCosts:
         ) from error
 
 
-def _cost(entry: dict[str, Any]) -> MeasuredCost:
+def _cost(entry: dict[str, Any], setups: Sequence[Setup]) -> MeasuredCost:
+    """An entry, which names its setups by their place in the file's list."""
     builder, times = entry.pop("builder"), entry.pop("times")
     entry["size"] = tuple(entry["size"])
+    for part in (entry, times):
+        if part and part["setup"] is not None:
+            part["setup"] = setups[part["setup"]]
     return MeasuredCost(
         **entry,
         builder=None if builder is None else Builder(**builder),
@@ -150,4 +174,10 @@ def _cost(entry: dict[str, Any]) -> MeasuredCost:
 
 def write_costs(costs: MeasuredCosts) -> str:
     """The text of a file that `read_costs` reads."""
-    return json.dumps(asdict(costs), indent=1) + "\n"
+    content = asdict(costs)
+    setups = [asdict(setup) for setup in costs.setups]
+    for entry in content["networks"]:
+        for part in (entry, entry["times"]):
+            if part and part["setup"] is not None:
+                part["setup"] = setups.index(part["setup"])
+    return json.dumps({"classes": costs.classes, "setups": setups, "networks": content["networks"]}, indent=1) + "\n"

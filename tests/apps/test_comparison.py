@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from edgeseg.apps.comparison import COLUMNS, ComparedNetwork, compare, comparison_rows, measured_on, published_rows
 from edgeseg.apps.comparison_chart import PANELS, accuracy_chart, points_of
 from edgeseg.models.cards import CARDS, Card, Cost
-from edgeseg.models.costs import Builder, MeasuredCost, MeasuredCosts, Times
+from edgeseg.models.costs import Builder, MeasuredCost, MeasuredCosts, Setup, Times
 from edgeseg.models.published import MeasuredScore, PublishedScore
 
 CARD = Card(
@@ -25,7 +26,7 @@ CARD = Card(
         Cost({"width": 2.0, "classes": 11}, 3),
     ),
 )
-NOTHING = MeasuredCosts(19, "", {}, ())
+NOTHING = MeasuredCosts(19, ())
 
 
 def variant(gmacs: float, *scores: PublishedScore | MeasuredScore, name: str = "tinynet") -> ComparedNetwork:
@@ -64,7 +65,7 @@ class TestRows:
     )
     def test_cells(self, changes: dict[str, object], column: str, text: str) -> None:
         values = {"network": "tinynet", "options": {"width": 1.0}, "size": (360, 480), "parameters": 1, "gmacs": 0.5}
-        costs = MeasuredCosts(19, "", {}, (MeasuredCost(**{**values, **changes}),))  # type: ignore[arg-type]
+        costs = MeasuredCosts(19, (MeasuredCost(**{**values, **changes}),))  # type: ignore[arg-type]
         row = comparison_rows(compare(costs, {"tinynet": CARD}))[0]
         assert row[COLUMNS.index(column)] == text
 
@@ -75,10 +76,12 @@ class TestRows:
 
     def test_where_it_was_measured(self) -> None:
         assert measured_on(NOTHING) == "Nothing was measured: run benchmarks/network_costs.py."
-        quiet = MeasuredCost("a", {}, (360, 480), 1, 0.1, times=Times(1.0, 1.0, 1.0, 3, True, "2026-01-01"))
-        text = measured_on(MeasuredCosts(19, "a processor", {"openvino": "2026", "python": "3"}, (quiet,)))
+        old, new = (Setup(name, {"openvino": year, "python": "3"}) for name, year in (("one", "2026"), ("two", "2027")))
+        quiet = MeasuredCost("a", {}, (360, 480), 1, 0.1, times=Times(1.0, 1.0, 1.0, 3, True, "2026-01-01", old))
+        text = measured_on(MeasuredCosts(19, (replace(quiet, setup=new), MeasuredCost("b", {}, (360, 480), 1, 0.1))))
         assert "19 classes" in text
-        assert "a processor; OpenVINO 2026; one frame" in text
+        assert "[1] two with OpenVINO 2027; [2] one with OpenVINO 2026." in text
+        assert "Times on [2], of one frame" in text
         assert "other work" not in text
 
 

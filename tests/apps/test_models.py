@@ -10,7 +10,7 @@ from support.colours import Run
 
 from edgeseg.models import costs
 from edgeseg.models.cards import CARDS, Card, Cost
-from edgeseg.models.costs import Builder, MeasuredCost, MeasuredCosts, Times, write_costs
+from edgeseg.models.costs import Builder, MeasuredCost, MeasuredCosts, Setup, Times, write_costs
 
 CARD = Card(
     "tinynet",
@@ -72,6 +72,7 @@ class TestCompare:
     @pytest.fixture(autouse=True)
     def measured(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One of the two variants was measured."""
+        setup = Setup("a quiet processor", {"openvino": "2026.4"})
         cost = MeasuredCost(
             "tinynet",
             {"width": 1.0},
@@ -82,11 +83,12 @@ class TestCompare:
             int8_layers=7,
             layers=8,
             builder=Builder(7, 7, 2.0, 900),
-            times=Times(4.04, 2.02, 2.1, 9, False, "2026-11-21"),
+            times=Times(4.04, 2.02, 2.1, 9, False, "2026-11-21", setup),
+            setup=setup,
         )
         file = tmp_path / "costs.json"
         networks = (cost, MeasuredCost("segnet", {}, (360, 480), 29_453_971, 107.5087))
-        file.write_text(write_costs(MeasuredCosts(5, "a quiet processor", {"openvino": "2026.4"}, networks)), "utf-8")
+        file.write_text(write_costs(MeasuredCosts(5, networks)), "utf-8")
         monkeypatch.setattr(costs, "COSTS_FILE", str(file))
 
     def test_the_table(self, edgeseg: Run) -> None:
@@ -107,7 +109,7 @@ class TestCompare:
             assert text in first
         assert "56,789" in second
         assert second.split()[3:] == ["-"] * 9
-        assert "a quiet processor; OpenVINO 2026.4" in out
+        assert "a quiet processor with OpenVINO 2026.4" in out
         assert "Times beside other work" in out
 
     def test_all_networks_with_their_scores(self, edgeseg: Run) -> None:
@@ -119,13 +121,13 @@ class TestCompare:
     def test_json(self, edgeseg: Run) -> None:
         found = json.loads(edgeseg("models", "--compare", "--json")[1])
         assert found["measured_on"] == {
-            "machine": "a quiet processor",
-            "versions": {"openvino": "2026.4"},
             "classes": 5,
+            "setups": [{"machine": "a quiet processor", "versions": {"openvino": "2026.4"}}],
         }
         first, second = (n for n in found["networks"] if n["name"] == "tinynet")
         assert first["measured"]["builder"]["verdict"] == "7 of 7 INT8"
         assert first["measured"]["times"]["ratio"] == 2.1
+        assert (first["measured"]["setup"], first["measured"]["times"]["setup"]) == (0, 0)
         assert (first["options"], first["classes"], first["gmacs"]) == ({"width": 1.0}, 5, 0.5)
         assert (second["measured"], second["published"]) == (None, [])
         (segnet,) = (n for n in found["networks"] if n["name"] == "segnet")

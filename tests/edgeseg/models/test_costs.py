@@ -9,8 +9,9 @@ import pytest
 
 from edgeseg.errors import ModelError
 from edgeseg.models.cards import CARDS
-from edgeseg.models.costs import Builder, MeasuredCost, MeasuredCosts, Times, read_costs, write_costs
+from edgeseg.models.costs import Builder, MeasuredCost, MeasuredCosts, Setup, Times, read_costs, write_costs
 
+OLD, NEW = Setup("a processor", {"openvino": "2026.4"}), Setup("another", {"openvino": "2026.5"})
 COST = MeasuredCost(
     "tinynet",
     {"width": 2.0},
@@ -26,15 +27,23 @@ COST = MeasuredCost(
     cpu_seconds={"export": 3.0},
     peak_mb=500.0,
     builder=Builder(7, 7, 2.0, 900),
-    times=Times(4.0, 2.0, 2.1, 9, True, "2026-11-21"),
+    times=Times(4.0, 2.0, 2.1, 9, True, "2026-11-21", OLD),
+    setup=NEW,
 )
-COSTS = MeasuredCosts(19, "a processor", {"openvino": "2026.4"}, (COST, MeasuredCost("plain", {}, (352, 480), 10, 0.1)))
+COSTS = MeasuredCosts(19, (COST, MeasuredCost("plain", {}, (352, 480), 10, 0.1)))
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     file = tmp_path / "costs.json"
     file.write_text(write_costs(COSTS), "utf-8")
     assert read_costs(file) == COSTS
+    assert [entry["machine"] for entry in json.loads(file.read_text())["setups"]] == ["another", "a processor"]
+
+
+def test_setups_are_named_once() -> None:
+    assert COSTS.setups == (NEW, OLD)
+    assert MeasuredCosts(19, (COST, COST)).setups == (NEW, OLD)
+    assert MeasuredCosts(19, ()).setups == ()
 
 
 def test_a_variant_is_found_without_its_classes() -> None:
@@ -82,12 +91,14 @@ def test_what_the_package_states_holds_together() -> None:
             assert 0 < cost.int8_layers <= cost.layers
             assert cost.graph_gmacs is not None
             assert (cost.problem, cost.findings) == ("", 0)
+        assert (cost.setup is None) == (not cost.layers and not cost.problem), cost
         if cost.builder:
             assert cost.builder.verdict == f"{cost.int8_layers} of {cost.int8_layers} INT8"
         if cost.times:
             assert cost.times.float_ms > 0
             assert cost.times.int8_ms > 0
             assert cost.times.rounds >= 3
+            assert cost.times.setup is not None
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))
