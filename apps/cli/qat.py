@@ -24,7 +24,7 @@ _PLAIN = ("epochs", "batch", "lr", "power", "weight_decay", "loss", "class_weigh
 _FOREIGN = (
     "resume", "width", "q", "backbone", "deploy", "dsrl", "head", "weights", "color", "mean", "std", "preset", "size",
     "crop", "classes", "optimizer", "momentum", "warmup", "image_weight", "affinity_weight", "affinity_subsampling",
-    "ema", "precision", "tensorboard",
+    "balance", "ema", "precision", "tensorboard",
 )  # fmt: skip
 """Options that the bundle or checkpoint decides, or that fine-tuning does not have."""
 

@@ -29,6 +29,7 @@ from edgeseg.zoo import network_file
 if TYPE_CHECKING:
     from edgeseg.labels import LabelSet
     from edgeseg.models.network import SegmentationNetwork
+    from edgeseg.training.balance import Balance
     from edgeseg.training.recipe import Recipe
     from edgeseg.training.samples import Samples
     from edgeseg.training.trainer import TrainResult
@@ -103,6 +104,9 @@ def _add_optimisation_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--warmup", type=int, metavar="STEPS", help="linear rise of the learning rate (default 0)")
     group.add_argument("--loss", metavar="NAME", help="cross_entropy (default), hard_cross_entropy, focal or dice")
     group.add_argument("--class-weights", metavar="NAME", help="none (default) or log: rare classes count more")
+    group.add_argument(
+        "--balance", action="store_true", help="afterwards fit the classes' biases for mean IoU: balanced.pt"
+    )
     group.add_argument("--image-weight", type=float, metavar="V", help="DSRL's w1 (default 0.1)")
     group.add_argument("--affinity-weight", type=float, metavar="V", help="DSRL's w2 (default 1.0)")
     group.add_argument("--affinity-subsampling", type=positive_count, metavar="N", help="of the affinity (default 8)")
@@ -148,13 +152,14 @@ def run(options: argparse.Namespace) -> int:
         network = build_network(recipe)
         memory = options.memory << 20
         samples = Samples(sources, labels, memory)
+        held_out = Samples([validation], labels, memory) if validation is not None else None
         if options.weights is not None and not options.resume:
             _load(network, options.weights, samples, recipe)
         result = train(
             recipe,
             network,
             samples,
-            Samples([validation], labels, memory) if validation is not None else None,
+            held_out,
             options.output,
             processes,
             resume=options.resume,
@@ -163,8 +168,11 @@ def run(options: argparse.Namespace) -> int:
             tensorboard=options.tensorboard,
             progress=progress_for(options.quiet),
         )
+        balanced: Balance | None = None
+        if options.balance and processes.first:
+            balanced = _balanced(options, samples, held_out, processes.device)
     if processes.first:
-        _print(result, options.json)
+        _print(result, balanced, options.json)
     return 0
 
 
@@ -179,6 +187,14 @@ def _load(network: SegmentationNetwork, weights: Path, samples: Samples, recipe:
         load_exported(network, path, whole_frames(samples, recipe, _MEASURED_FRAMES))
     else:
         load_weights(network, path)
+
+
+def _balanced(options: argparse.Namespace, samples: Samples, validation: Samples | None, device: Any) -> Balance:
+    from edgeseg.training.balance import FRAMES, balance
+    from edgeseg.training.trainer import LAST
+
+    with progress_for(options.quiet).step("balance", min(FRAMES, len(samples))) as advance:
+        return balance(options.output, LAST, samples, validation, device, advance)
 
 
 @contextlib.contextmanager
@@ -229,7 +245,7 @@ def _recipe(options: argparse.Namespace, labels: LabelSet) -> Recipe:
     )
 
 
-def _print(result: TrainResult, as_json: bool) -> None:
+def _print(result: TrainResult, balanced: Balance | None, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -240,8 +256,22 @@ def _print(result: TrainResult, as_json: bool) -> None:
                 "best_epoch": result.best_epoch,
                 "loss": result.loss,
                 "seconds": result.seconds,
+                "balanced": None if balanced is None else _summary(balanced),
             }
         )
         return
     scored = "" if result.miou is None else f", best mIoU {result.miou:.2f} after epoch {result.best_epoch}"
     print(f"trained {result.epochs} epochs, {result.steps} steps, loss {result.loss:.4f}{scored}\n{result.folder}")
+    if balanced is not None:
+        both = [("training pixels", balanced.training), ("validation", balanced.validation)]
+        said = [f"{pair[0]:.2f} to {pair[1]:.2f} on {what}" for what, pair in both if pair is not None]
+        print(f"balanced: mean IoU {', '.join(said)}\n{balanced.path}")
+
+
+def _summary(balanced: Balance) -> dict[str, Any]:
+    return {
+        "checkpoint": str(balanced.path),
+        "offsets": list(balanced.offsets),
+        "training": list(balanced.training),
+        "validation": None if balanced.validation is None else list(balanced.validation),
+    }

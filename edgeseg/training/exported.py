@@ -28,10 +28,12 @@ class _Layers:
     Attributes:
         normalised: (convolution, BatchNorm) wherever the second reads what the first gives.
         activations: PReLUs.
+        unread: parameters that change nothing, which a published network may have and no exported file holds.
     """
 
     normalised: list[tuple[str, str]]
     activations: list[str]
+    unread: list[str]
 
 
 @dataclass
@@ -81,7 +83,7 @@ def load_exported(network: SegmentationNetwork, path: str | Path, images: Iterab
     slopes = [tensors[node.input[1]].reshape(-1) for node in model.graph.node if node.op_type == "PRelu"]
     if len(slopes) == len(layers.activations):
         tensors |= {f"{name}.weight": slope for name, slope in zip(layers.activations, slopes, strict=True)}
-    _copy(network, tensors, folded, path)
+    _copy(network, tensors, {*folded}, {*layers.unread}, path)
     norms = {name: network.get_submodule(name) for name in folded}
     for name, convolution in folded.items():
         _as_identity(norms[name], tensors[biases[f"{convolution}.weight"]])
@@ -104,7 +106,7 @@ def _layers(network: SegmentationNetwork, image: Tensor) -> _Layers:
     """What an image goes through."""
     names = {module: name for name, module in network.named_modules()}
     made: list[tuple[Tensor, str]] = []
-    layers = _Layers([], [])
+    layers = _Layers([], [], [])
 
     def look(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.PReLU):
@@ -116,20 +118,28 @@ def _layers(network: SegmentationNetwork, image: Tensor) -> _Layers:
 
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
     handles = [module.register_forward_hook(look) for module in names if isinstance(module, kinds)]
-    network(image[:1])
+    with torch.enable_grad():
+        parameters = dict(network.named_parameters())
+        gradients = torch.autograd.grad(network(image[:1]).sum(), [*parameters.values()], allow_unused=True)
     for handle in handles:
         handle.remove()
+    layers.unread.extend(name for name, found in zip(parameters, gradients, strict=True) if found is None)
     return layers
 
 
-def _copy(network: SegmentationNetwork, tensors: dict[str, Tensor], folded: dict[str, str], path: Path) -> None:
+def _copy(
+    network: SegmentationNetwork, tensors: dict[str, Tensor], folded: set[str], unread: set[str], path: Path
+) -> None:
     """Every tensor of the file into its place; those of folded BatchNorms are set later."""
     missing = []
     for name, value in network.state_dict().items():
         if name in tensors and tensors[name].shape == value.shape:
             value.copy_(tensors[name])
-        elif not (name.endswith("num_batches_tracked") or name.startswith("auxiliary.")) and (
-            name.rpartition(".")[0] not in folded
+        elif not (
+            name.endswith("num_batches_tracked")
+            or name.startswith("auxiliary.")
+            or name.rpartition(".")[0] in folded
+            or name in unread
         ):
             missing.append(name)
     if missing:

@@ -99,6 +99,30 @@ class TestTrain:
         trained = read_checkpoint(tmp_path / "run" / "last.pt")["network"]
         assert torch.allclose(trained["head.weight"], weights["head.weight"], atol=1e-6)
 
+    def test_starts_from_an_exported_file(self, edgeseg: Run, options: tuple[object, ...], tmp_path: Path) -> None:
+        first = [tmp_path / "first" if o == tmp_path / "run" else o for o in options]
+        assert edgeseg(*first)[0] == 0
+        assert edgeseg("export", tmp_path / "first" / "last.pt", "-o", tmp_path / "first.onnx")[0] == 0
+        code, _, err = edgeseg(*options, "--weights", tmp_path / "first.onnx", "--lr", 1e-12, "--weight-decay", 0)
+        assert code == 0, err
+        weights, trained = (read_checkpoint(tmp_path / name / "last.pt")["network"] for name in ("first", "run"))
+        assert torch.allclose(trained["head.weight"], weights["head.weight"], atol=1e-6)
+
+    def test_balances_and_exports(self, edgeseg: Run, options: tuple[object, ...], tmp_path: Path) -> None:
+        code, out, err = edgeseg(*options, "--balance", "--crop", "8x16", "--json")
+        assert code == 0, err
+        found = json.loads(out)["balanced"]
+        assert found["training"][1] >= found["training"][0]
+        assert len(found["validation"]) == 2
+        assert found["checkpoint"] == str(tmp_path / "run" / "balanced.pt")
+        states = [read_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "balanced.pt")]
+        moved = states[1]["network"]["head.bias"] - states[0]["network"]["head.bias"]
+        assert torch.allclose(moved, torch.tensor(found["offsets"]), atol=1e-6)
+        assert edgeseg("export", tmp_path / "run" / "balanced.pt", "-o", tmp_path / "net.onnx")[0] == 0
+        code, out, err = edgeseg(*options, "--balance", "--crop", "8x16", "--resume")
+        assert code == 0, err
+        assert out.splitlines()[2].startswith("balanced: mean IoU ")
+
     def test_exports_afterwards(self, edgeseg: Run, options: tuple[object, ...], tmp_path: Path) -> None:
         assert edgeseg(*options, "--dsrl", "--ema", 0.5)[0] == 0
         code, out, err = edgeseg("export", tmp_path / "run" / "best.pt", "-o", tmp_path / "net.onnx", "--json")
