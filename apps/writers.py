@@ -23,18 +23,19 @@ VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v", ".avi": "MJPG", 
 """A codec by file ending that the wheels of OpenCV both write and read: their FFmpeg has no H.264 encoder."""
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+def write_image(path: Path, image: NDArray[np.uint8], *, spent: bool = False) -> None:
     """Write an image in the format of its file ending.
 
     Args:
         path: the file; one that exists is replaced.
         image: (H, W, 3) uint8 RGB, or (H, W) uint8 as one grey channel.
+        spent: nobody reads the image any more, so that it may be changed; a large one is then not there twice.
 
     Raises:
         OutputError: when it cannot be written; what stood at `path` is then still there.
     """
     cv2 = import_cv2()
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image if spent else None) if image.ndim == 3 else image
     try:
         good, content = cv2.imencode(path.suffix, pixels)
     except cv2.error:

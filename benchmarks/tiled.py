@@ -4,7 +4,7 @@
     python benchmarks/tiled.py BUNDLE --seams camvid:CamVid [--split val] [--tile network] [--json]
 
 The first way draws a mosaic of rendered streets, saves it, and starts `edgeseg run` in a process of its own, once for
-class maps and once for overlays; memory is that of the whole process, 20 looks a second.
+class maps and twice for overlays; memory is that of the whole process, 20 looks a second.
 
 The second way scores mosaics of labelled frames, whose outlines lie anywhere in a tile. For each overlap it takes every
 pixel from the tile in which it lies furthest from an edge, as edgeseg does, and for comparison from the mean of
@@ -58,7 +58,7 @@ def draw_mosaic(path: Path, side: int) -> None:
 def run_in_child(options: argparse.Namespace, image: Path, folder: Path) -> list[dict[str, Any]]:
     """Peak memory and time of both kinds of result."""
     rows = []
-    for kind, result in (("class map", "map.png"), ("overlay", "overlay.jpg")):
+    for kind, result in (("class map", "map.png"), ("overlay, JPEG", "overlay.jpg"), ("overlay, PNG", "overlay.png")):
         command = [
             *(sys.executable, "-m", "edgeseg", "run", str(options.bundle), str(image), "-o", str(folder / result)),
             *("--tile", options.tile, "--backend", options.backend, "--json", "--quiet"),

@@ -140,7 +140,7 @@ def result_sinks(outputs: Outputs, alpha: float, rate: float, stack: contextlib.
         )
     if overlays is not None:
         yield lambda frame, result, stem: write_image(
-            overlays if outputs.single else overlays / f"{stem}.jpg", result.overlay(frame.image, alpha)
+            overlays if outputs.single else overlays / f"{stem}.jpg", result.overlay(frame.image, alpha), spent=True
         )
     if outputs.video is not None:
         video = stack.enter_context(VideoWriter(outputs.video, rate))

@@ -23,6 +23,24 @@ class TestWriteImage:
         assert cv2.imread(str(tmp_path / "a.png"))[0, 0].tolist() == [30, 10, 200]
         assert os.listdir(tmp_path) == ["a.png"]
 
+    def test_an_image_that_is_spent_is_written_from_its_own_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+        before, encode, shared = image.copy(), cv2.imencode, []
+
+        def encoded(ending: str, pixels: np.ndarray) -> Any:
+            shared.append(np.shares_memory(pixels, image))
+            return encode(ending, pixels)
+
+        monkeypatch.setattr(cv2, "imencode", encoded)
+        write_image(tmp_path / "kept.png", image)
+        assert np.array_equal(image, before)
+        write_image(tmp_path / "spent.png", image, spent=True)
+        assert shared == [False, True]
+        for name in ("kept.png", "spent.png"):
+            assert np.array_equal(cv2.imread(str(tmp_path / name))[:, :, ::-1], before)
+
     def test_a_class_map_is_one_lossless_channel(self, tmp_path: Path) -> None:
         classes = np.arange(256, dtype=np.uint8).reshape(16, 16)
         write_image(tmp_path / "a.png", classes)
