@@ -159,7 +159,7 @@ class Forward:
         }
         try:
             core = openvino.Core()
-            graph = core.read_model(model.SerializeToString())
+            graph = core.read_model(_ordered_by_need(model).SerializeToString())
             compiled = core.compile_model(graph, "CPU", options)
         except RuntimeError as error:
             raise CalibrationError(f"OpenVINO cannot take the float network: {_reason(error)}") from error
@@ -192,6 +192,25 @@ class Forward:
                 sums[name] = sums.get(name, 0.0) + values.astype(np.float64)
             progress(1)
         return {name: total / count for name, total in sums.items()}
+
+
+def _ordered_by_need(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose outputs need more and more nodes.
+
+    OpenVINO computes what the first output needs, then what the second needs beyond that, and so on: with the network's
+    own output first, all that is watched would be held until the network has been run.
+    """
+    needed: dict[str, int] = {}
+    for number, node in enumerate(model.graph.node):
+        bits = 1 << number
+        for name in node.input:
+            bits |= needed.get(name, 0)
+        needed.update(dict.fromkeys(node.output, bits))
+    ordered = onnx.ModelProto()
+    ordered.CopyFrom(model)
+    del ordered.graph.output[:]
+    ordered.graph.output.extend(sorted(model.graph.output, key=lambda value: needed.get(value.name, 0).bit_count()))
+    return ordered
 
 
 def _reason(error: RuntimeError) -> str:

@@ -159,16 +159,14 @@ def calibrate(
         extremes=recipe.method == "minmax",
     )
     few = list(_feeds(prepared, frames.select(SHIFT_FRAMES)))
-    entries, shared = _choose(model, placement, histograms, recipe, few[:: SHIFT_FRAMES // TRIAL_FRAMES])
+    entries, shared, shifts = _choose(model, placement, histograms, recipe, few)
     table = CalibrationTable(key, recipe.method, digests, entries, shared)
     moved: dict[str, NDArray[np.int64]] = {}
     if recipe.round_weights:
         some = _feeds(prepared, frames.select(LEVEL_FRAMES))
-        moved = choose_levels(model, placement, table.ranges, some, progress)
-    shifts: dict[str, Array] = {}
-    if recipe.correct_bias:
-        errors = Trials(model, placement, moved).run(table.ranges, few)
-        shifts = {layer: error.shift for layer, error in errors.items()}
+        chosen = choose_levels(model, placement, table.ranges, some, progress)
+        moved = chosen.moved
+        shifts = {layer: shift - chosen.changes.get(layer, 0.0) for layer, shift in shifts.items()}
     keep(store, Findings(table, factors, shifts, moved))
     return Calibrated(model, table, shifts, moved, names, reused=False)
 
@@ -178,12 +176,16 @@ def _choose(
     placement: Placement,
     histograms: Mapping[str, Histogram],
     recipe: CalibrationRecipe,
-    few: Sequence[Feed],
-) -> tuple[dict[str, Entry], tuple[SharedRange, ...]]:
-    """Ranges, and those that tensors share."""
+    feeds: Sequence[Feed],
+) -> tuple[dict[str, Entry], tuple[SharedRange, ...], dict[str, Array]]:
+    """Ranges, those that tensors share, and what each layer loses of the mean of its output where that is corrected.
+
+    All of it is tried in one compiled network, which is gone when this returns.
+    """
     groups = shared_groups(model, placement.quantized) if recipe.share else ()
-    if recipe.method != AUTO and not groups:
-        return choose_ranges(histograms, recipe.method), ()
+    if recipe.method != AUTO and not groups and not recipe.correct_bias:
+        return choose_ranges(histograms, recipe.method), (), {}
+    few = feeds[:: SHIFT_FRAMES // TRIAL_FRAMES]
     trials = Trials(model, placement)
     if recipe.method == AUTO:
         candidates = {
@@ -198,7 +200,9 @@ def _choose(
     for each in shared:
         for tensor in each.tensors:
             entries[tensor] = Entry.of(histograms[tensor], each.amax, entries[tensor].method)
-    return entries, shared
+    ranges = {tensor: entry.amax for tensor, entry in entries.items()}
+    errors = trials.run(ranges, feeds) if recipe.correct_bias else {}
+    return entries, shared, {layer: error.shift for layer, error in errors.items()}
 
 
 def check_frame_size(frame: Frame, spec: InputSpec) -> None:

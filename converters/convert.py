@@ -207,7 +207,8 @@ def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> No
             yield frame
             advance(1)
 
-    with network_on_cpu(prepared, prepared.model, prepared.output) as canonical, as_given(prepared) as given:
+    opened = network_on_cpu(prepared, prepared.model, prepared.output, frames=len(few))
+    with opened as canonical, as_given(prepared) as given:
         share = check_parity(given, canonical, frames())
     _log.info("the canonical graph agrees with the given network on %.3f %% of the pixels", share)
 
@@ -229,9 +230,10 @@ def _verify(
     with steps("verify", len(split.scoring) if split.scoring is not None else 0) as advance:
         if split.scoring is None:
             return None
+        frames = 2 * len(split.scoring)
         with (
-            network_on_cpu(prepared, prepared.model, prepared.output) as float_network,
-            network_on_cpu(prepared, converted.model, converted.output, found) as converted_network,
+            network_on_cpu(prepared, prepared.model, prepared.output, frames=frames) as float_network,
+            network_on_cpu(prepared, converted.model, converted.output, found, frames) as converted_network,
         ):
             return verify(float_network, converted_network, scored, prepared.labels, mapping, advance)
 

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, attribute, copy_model
 from edgeseg.converters.place import Placement, weight_scales
+from edgeseg.converters.rounding import level_limits, levels_of
 from edgeseg.machine import usable_processors
 
-__all__ = ["LARGEST_READ", "choose_levels", "descend"]
+__all__ = ["LARGEST_READ", "ChosenLevels", "choose_levels", "descend"]
 
 LARGEST_READ = 1152
 """Weights of one output channel, at most. What a layer of more reads has a covariance too large to hold and search."""
@@ -33,13 +34,27 @@ _SAMPLES = 8
 _FEWEST_SAMPLES = 8192
 """Samples of what a layer reads, in all: so many for each weight of an output channel, and never fewer than these."""
 
-_HELD = 2**30
+_HELD = 2**28
 """Bytes of activations and covariances held at once; a network that has more is run several times, part by part."""
 
 _SHRINKAGE = 1e-3
 """Share of the mean variance that is added to each: the covariance of samples is uncertain."""
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenLevels:
+    """Which weights move, and what that does to means.
+
+    Attributes:
+        moved: for each tensor of weights that has such ones the positions of those that round to the farther of their
+            two levels, flattened, ascending; see `edgeseg.converters.place.moved_weight`.
+        changes: by name of the layer (output channels,) float64, by how much moving them raises the mean of its output.
+    """
+
+    moved: dict[str, NDArray[np.int64]]
+    changes: dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +90,7 @@ def choose_levels(
     ranges: Mapping[str, float],
     feeds: Iterable[Feed],
     progress: Callable[[int], None] = lambda units: None,
-) -> dict[str, NDArray[np.int64]]:
+) -> ChosenLevels:
     """Weights that serve their layer's output better when they round to the farther of their two levels.
 
     Args:
@@ -86,20 +101,19 @@ def choose_levels(
         progress: called with 1 after each frame.
 
     Returns:
-        For each tensor of weights that has such ones their positions in it, flattened, ascending; see
-        `edgeseg.converters.place.moved_weight`. Layers of more than LARGEST_READ weights a channel are left out.
+        The weights; layers of more than LARGEST_READ weights a channel are left out.
 
     Raises:
         CalibrationError: for a graph that OpenVINO does not run.
     """
     frames = list(feeds)
-    found: dict[str, NDArray[np.int64]] = {}
+    found = ChosenLevels({}, {})
     parts = list(_parts(model, _readers(model, placement)))
     if not parts:
         progress(len(frames))
     for part in parts:
         told = progress if part is parts[-1] else lambda units: None
-        found |= _choose(model, part, ranges, frames, told)
+        _choose(model, part, ranges, frames, found, told)
     return found
 
 
@@ -108,26 +122,31 @@ def _choose(
     readers: list[_Reader],
     ranges: Mapping[str, float],
     frames: list[Feed],
+    found: ChosenLevels,
     progress: Callable[[int], None],
-) -> dict[str, NDArray[np.int64]]:
-    forward = _forward(model, [reader.tensor for reader in readers])
-    moments = [_Moments(reader, len(frames)) for reader in readers]
+) -> None:
+    """Add what is found of some layers."""
+    steps = {reader.tensor: ranges[reader.tensor] / LEVELS for reader in readers}
+    moments = [_Moments(reader, steps[reader.tensor], len(frames)) for reader in readers]
+    levels = _Levels(model, steps)
     for number, feed in enumerate(frames):
-        arrays = {**feed, **forward(feed, f"number {number + 1}")}
-        for reader, seen in zip(readers, moments, strict=True):
-            seen.add(arrays[reader.tensor], ranges[reader.tensor] / LEVELS, number)
+        arrays = levels(feed, f"number {number + 1}")
+        for seen in moments:
+            seen.add(arrays[seen.reader.tensor], number)
         progress(1)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = {}
     for name in dict.fromkeys(reader.weight for reader in readers):
+        sharing = [seen for seen in moments if seen.reader.weight == name]
+        weight, groups = numpy_helper.to_array(weights[name]), sharing[0].reader.groups
+        ratio = _ratio(weight, groups)
         # The errors of all layers that have the same weights add up.
-        covariance = sum(seen.covariance() for seen in moments if seen.reader.weight == name)
-        groups = next(reader.groups for reader in readers if reader.weight == name)
-        ratio = _ratio(numpy_helper.to_array(weights[name]), groups)
-        moved = np.flatnonzero(descend(ratio, np.asarray(covariance)) != np.rint(ratio))
-        if len(moved):
-            found[name] = moved
-    return found
+        covariance = np.sum([seen.covariance() for seen in sharing], axis=0)
+        change = descend(ratio, covariance) - np.rint(ratio)
+        if change.any():
+            found.moved[name] = np.flatnonzero(change)
+            for seen in sharing:
+                means = np.matmul(change, seen.mean()[:, :, None]).reshape(-1)
+                found.changes[seen.reader.node.name] = means * weight_scales(weight)
 
 
 def _ratio(weight: NDArray[np.float32], groups: int) -> Array:
@@ -155,7 +174,7 @@ def _parts(model: onnx.ModelProto, readers: list[_Reader]) -> Iterator[list[_Rea
     for group in sharing.values():
         if len({reader.groups for reader in group}) > 1:
             continue  # covariances of other shapes, which do not add up
-        tensors = (math.prod(index.shape(reader.tensor) or ()) * 4 for reader in group)
+        tensors = (math.prod(index.shape(reader.tensor) or ()) for reader in group)
         needed = sum(tensors) + sum(8 * reader.groups * reader.size**2 for reader in group)
         if part and held + needed > _HELD:
             yield part
@@ -165,58 +184,81 @@ def _parts(model: onnx.ModelProto, readers: list[_Reader]) -> Iterator[list[_Rea
         yield part
 
 
-def _forward(model: onnx.ModelProto, tensors: list[str]) -> Forward:
-    """The network as far as it makes these tensors."""
-    watched = copy_model(model)
-    inputs = {value.name for value in model.graph.input}
-    names = [name for name in dict.fromkeys(tensors) if name not in inputs]
-    if names:
-        del watched.graph.output[:]
-        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return Forward(watched, names, usable_processors())
+class _Levels:
+    """The network as far as it makes some tensors, and their levels.
+
+    Args:
+        model: the float graph.
+        steps: the scale of each tensor.
+    """
+
+    def __init__(self, model: onnx.ModelProto, steps: Mapping[str, float]) -> None:
+        watched = copy_model(model)
+        graph = watched.graph
+        del graph.output[:]
+        graph.initializer.extend(level_limits("levels"))
+        self._outputs = {tensor: f"levels_{number}" for number, tensor in enumerate(steps)}
+        for number, (tensor, output) in enumerate(self._outputs.items()):
+            step = f"levels_step_{number}"
+            graph.initializer.append(numpy_helper.from_array(np.array(steps[tensor], np.float32), step))
+            nodes = levels_of(tensor, step, "levels", number)
+            # A quarter of what the tensors themselves would take, since all are held until the network has been run.
+            cast = helper.make_node("Cast", [nodes[-1].output[0]], [output], to=onnx.TensorProto.INT8)
+            graph.node.extend([*nodes, cast])
+            graph.output.append(onnx.ValueInfoProto(name=output))
+        self._forward = Forward(watched, list(self._outputs.values()), usable_processors())
+
+    def __call__(self, feed: Feed, where: str) -> dict[str, NDArray[np.int8]]:
+        """Levels by tensor, each of its shape."""
+        arrays = self._forward(feed, where)
+        return {tensor: arrays[output] for tensor, output in self._outputs.items()}
 
 
 class _Moments:
     """First and second moments of the rounded patches that a convolution multiplies, over samples of its outputs."""
 
-    def __init__(self, reader: _Reader, frames: int) -> None:
+    def __init__(self, reader: _Reader, step: float, frames: int) -> None:
         groups, size = reader.groups, reader.size
         self.reader = reader
+        self._step = step
         self._count = max(_FEWEST_SAMPLES, _SAMPLES * size) // max(1, frames) + 1
         self._sum = np.zeros((groups, size))
         self._squares = np.zeros((groups, size, size))
         self._seen = 0
 
-    def add(self, values: NDArray[np.float32], step: float, seed: int) -> None:
-        patches = _patches(values, self.reader, self._count, seed)
-        patches = np.clip(np.rint(patches / np.float32(step)), -LEVELS - 1, LEVELS) * np.float32(step)
+    def add(self, levels: NDArray[np.int8], seed: int) -> None:
+        patches = _patches(levels, self.reader, self._count, seed)
         self._sum += patches.sum(axis=1, dtype=np.float64)
         self._squares += patches.transpose(0, 2, 1) @ patches
         self._seen += patches.shape[1]
 
+    def mean(self) -> Array:
+        """(groups, weights of a channel)."""
+        return self._sum * (self._step / self._seen)
+
     def covariance(self) -> Array:
         """(groups, weights of a channel, the same), with a little added to its diagonal."""
-        mean = self._sum / self._seen
-        covariance: Array = self._squares / self._seen - mean[:, :, None] * mean[:, None, :]
+        mean = self.mean()
+        covariance: Array = self._squares * (self._step**2 / self._seen) - mean[:, :, None] * mean[:, None, :]
         size = covariance.shape[-1]
         variance = np.trace(covariance, axis1=1, axis2=2) / size
         covariance += (np.maximum(variance, 0) * _SHRINKAGE + 1e-30)[:, None, None] * np.eye(size)
         return covariance
 
 
-def _patches(values: NDArray[np.float32], reader: _Reader, count: int, seed: int) -> NDArray[np.float32]:
+def _patches(levels: NDArray[np.int8], reader: _Reader, count: int, seed: int) -> NDArray[np.float32]:
     """Samples of what a convolution multiplies its weights with: (groups, samples, weights of a channel)."""
     node, (rows, columns), groups = reader.node, reader.shape[2:], reader.groups
     strides, dilations = attribute(node, "strides", [1, 1]), attribute(node, "dilations", [1, 1])
     top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
-    padded = np.pad(values[0], ((0, 0), (top, bottom), (left, right)))
+    padded = np.pad(levels[0], ((0, 0), (top, bottom), (left, right)))
     height = (padded.shape[1] - dilations[0] * (rows - 1) - 1) // strides[0] + 1
     width = (padded.shape[2] - dilations[1] * (columns - 1) - 1) // strides[1] + 1
     taken = np.random.default_rng(seed).choice(height * width, min(count, height * width), replace=False)
     y, x = taken // width * strides[0], taken % width * strides[1]
     taps = [padded[:, y + r * dilations[0], x + c * dilations[1]] for r in range(rows) for c in range(columns)]
     stacked = np.stack(taps, axis=-1).reshape(groups, -1, len(taken), len(taps))
-    return np.ascontiguousarray(stacked.transpose(0, 2, 1, 3)).reshape(groups, len(taken), -1)
+    return stacked.transpose(0, 2, 1, 3).astype(np.float32, order="C").reshape(groups, len(taken), -1)
 
 
 def descend(ratio: Array, covariance: Array) -> Array:

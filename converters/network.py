@@ -27,6 +27,9 @@ __all__ = ["PROOF_BACKEND", "as_computed", "as_given", "graph_on_cpu", "network_
 
 PROOF_BACKEND = "openvino"
 
+_COMPILED_FROM = 10**9
+"""Interpolated logits from which compiling the kernel for class maps takes less time than doing without it."""
+
 _UNQUANTIZED = Quantization("", (), (), ())
 
 
@@ -48,7 +51,11 @@ def as_computed(model: onnx.ModelProto, quantization: Quantization) -> tuple[onn
 
 @contextmanager
 def network_on_cpu(
-    prepared: Prepared, model: onnx.ModelProto, output: OutputSpec, quantization: Quantization = _UNQUANTIZED
+    prepared: Prepared,
+    model: onnx.ModelProto,
+    output: OutputSpec,
+    quantization: Quantization = _UNQUANTIZED,
+    frames: int | None = None,
 ) -> Iterator[Predictor]:
     """A canonical graph, float or quantized, run exactly as a user of the bundle will run it.
 
@@ -57,22 +64,24 @@ def network_on_cpu(
         model: the graph.
         output: what it gives.
         quantization: what it computes in, see `as_computed`; without it, what the graph says.
+        frames: how many there will be, where that is known: for a few nothing is compiled.
 
     Raises:
         EngineError: when the engine does not take the graph.
     """
     manifest = Manifest(prepared.network, prepared.input, output, prepared.labels, quantization, None, {}, {})
-    with graph_on_cpu(manifest, model) as predict:
+    with graph_on_cpu(manifest, model, frames) as predict:
         yield predict
 
 
 @contextmanager
-def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto) -> Iterator[Predictor]:
+def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto, frames: int | None = None) -> Iterator[Predictor]:
     """`network_on_cpu` for a graph with a manifest.
 
     Args:
         manifest: its input, output and labels, and what it computes in.
         model: the graph, float or quantized.
+        frames: how many there will be, where that is known.
 
     Raises:
         EngineError: when the engine does not take the graph.
@@ -86,7 +95,10 @@ def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto) -> Iterator[Predict
 
     # What the network computes is to be scored, so layers outside INT8 are not left to BF16 or FP16.
     target = Target(precision="float32")
-    with Segmenter(Bundle(Path(manifest.network.source), manifest), backend, make, target) as segmenter:
+    bundle = Bundle(Path(manifest.network.source), manifest)
+    height, width = manifest.map_size
+    compiled = frames is None or frames * manifest.output.channels * height * width > _COMPILED_FROM
+    with Segmenter(bundle, backend, make, target, compiled=compiled) as segmenter:
         yield lambda frame: segmenter(frame).class_map
 
 
@@ -96,6 +108,7 @@ def as_given(prepared: Prepared) -> Iterator[Predictor]:
     ort = require("onnxruntime", "check the simplified graph against the given one")
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # an arena pays over many runs, and takes twice the memory
     session = ort.InferenceSession(
         prepared.loaded.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.place import weight_scales
 
-__all__ = ["level_limits", "rounded_weight", "rounding"]
+__all__ = ["level_limits", "levels_of", "rounded_weight", "rounding"]
 
 _LIMITS = {"lowest": -LEVELS - 1, "highest": LEVELS}
 
@@ -40,10 +40,15 @@ def rounding(tensor: str, step: str, prefix: str, number: int) -> list[onnx.Node
         prefix: of all names, as for `level_limits`.
         number: that no other rounding of the prefix has.
     """
-    divided, level, clipped, rounded = (f"{prefix}_{n}_{number}" for n in ("divided", "level", "clipped", "rounded"))
+    nodes = levels_of(tensor, step, prefix, number)
+    return [*nodes, helper.make_node("Mul", [nodes[-1].output[0], step], [f"{prefix}_rounded_{number}"])]
+
+
+def levels_of(tensor: str, step: str, prefix: str, number: int) -> list[onnx.NodeProto]:
+    """Nodes that give the levels of an activation, float32, with the arguments of `rounding`."""
+    divided, level, clipped = (f"{prefix}_{name}_{number}" for name in ("divided", "level", "clipped"))
     return [
         helper.make_node("Div", [tensor, step], [divided]),
         helper.make_node("Round", [divided], [level]),
         helper.make_node("Clip", [level, *(f"{prefix}_{name}" for name in _LIMITS)], [clipped]),
-        helper.make_node("Mul", [clipped, step], [rounded]),
     ]

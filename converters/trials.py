@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model
-from edgeseg.converters.place import Placement, moved_weight
+from edgeseg.converters.place import Placement
 from edgeseg.converters.rounding import level_limits, rounded_weight, rounding
 from edgeseg.errors import CalibrationError
 from edgeseg.machine import usable_processors
@@ -26,6 +26,7 @@ from edgeseg.machine import usable_processors
 __all__ = ["LayerError", "Trials", "best_by_output"]
 
 _STEPS = "trial_steps"
+_SMALLEST_ENERGY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +48,9 @@ class Trials:
     Args:
         model: the float graph.
         placement: which layers are quantized.
-        moved: which of their weights round to the farther level, see `edgeseg.converters.place.moved_weight`.
     """
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        placement: Placement,
-        moved: Mapping[str, NDArray[np.int64]] | None = None,
-    ) -> None:
-        self._moved = moved or {}
+    def __init__(self, model: onnx.ModelProto, placement: Placement) -> None:
         self._tensors = placement.tensors
         names = {layer.name for layer in placement.layers if layer.precision == "int8"}
         self._layers = [node for node in model.graph.node if node.name in names]
@@ -77,8 +71,6 @@ class Trials:
         for number, layer in enumerate(self._layers):
             weight = index.constant(layer.input[1])
             assert weight is not None  # or it would not be quantized
-            if layer.input[1] in self._moved:
-                weight = moved_weight(weight, self._moved[layer.input[1]])
             name = f"trial_weight_{number}"
             graph.initializer.append(numpy_helper.from_array(rounded_weight(weight), name))
             graph.node.extend(_twin(layer, rounded[layer.input[0]], name, number))
@@ -100,15 +92,20 @@ class Trials:
             CalibrationError: without frames.
         """
         steps = np.array([ranges[tensor] / LEVELS for tensor in self._tensors], np.float32)
-        means = self._forward.means({**feed, _STEPS: steps} for feed in feeds)
-        if not means:
+        energies = np.zeros((len(self._layers), 2))
+        shifts: list[NDArray[np.float64]] = [np.zeros(1) for _ in self._layers]
+        count = 0
+        for feed in feeds:
+            count += 1
+            arrays = self._forward({**feed, _STEPS: steps}, f"number {count}")
+            for i in range(len(self._layers)):
+                energies[i] += [float(arrays[f"trial_{kind}_{i}"]) ** 2 for kind in ("noise", "signal")]
+                shifts[i] = shifts[i] + arrays[f"trial_shift_{i}"].reshape(-1)
+        if not count:
             raise CalibrationError("no frames were given to try ranges on; give at least one")
         return {
-            layer.name: LayerError(
-                float(means[f"trial_noise_{i}"]) / max(float(means[f"trial_signal_{i}"]), 1e-30),
-                means[f"trial_shift_{i}"].reshape(-1),
-            )
-            for i, layer in enumerate(self._layers)
+            layer.name: LayerError(float(noise / max(signal, _SMALLEST_ENERGY)), shift / count)
+            for layer, (noise, signal), shift in zip(self._layers, energies, shifts, strict=True)
         }
 
     def noise_by_tensor(self, ranges: Mapping[str, float], feeds: Iterable[Feed]) -> dict[str, float]:
@@ -122,7 +119,7 @@ class Trials:
 
 def _twin(layer: onnx.NodeProto, tensor: str, weight: str, number: int) -> list[onnx.NodeProto]:
     """The quantized layer, and what it differs by."""
-    output, error, square, energy = (f"trial_{name}_{number}" for name in ("output", "error", "square", "energy"))
+    output, error = (f"trial_{name}_{number}" for name in ("output", "error"))
     twin = onnx.NodeProto.FromString(layer.SerializeToString())
     twin.name = f"trial_layer_{number}"
     twin.input[:2] = [tensor, weight]
@@ -131,10 +128,8 @@ def _twin(layer: onnx.NodeProto, tensor: str, weight: str, number: int) -> list[
     return [
         twin,
         helper.make_node("Sub", [original, output], [error]),
-        helper.make_node("Mul", [error, error], [square]),
-        helper.make_node("Mul", [original, original], [energy]),
-        helper.make_node("ReduceMean", [square], [f"trial_noise_{number}"], keepdims=0),
-        helper.make_node("ReduceMean", [energy], [f"trial_signal_{number}"], keepdims=0),
+        helper.make_node("ReduceL2", [error], [f"trial_noise_{number}"], keepdims=0),
+        helper.make_node("ReduceL2", [original], [f"trial_signal_{number}"], keepdims=0),
         helper.make_node("GlobalAveragePool", [error], [f"trial_shift_{number}"]),
     ]
 

@@ -34,20 +34,27 @@ _EXTRAS = {
 """What an extra brings, by module."""
 
 
+_HIDDEN = {"onnxsim": "torch", "openvino": "openvino_telemetry"}
+"""What a library would import with it, by library, and does without.
+
+OpenVINO's other module sends events and has no switch; onnxsim's takes a second and 200 MB for nothing.
+"""
+
+
 @contextlib.contextmanager
-def _without_telemetry(library: str) -> Iterator[None]:
+def _alone(library: str) -> Iterator[None]:
     """Import a library without its sending events and writing identifiers to the user's home, as two do by default."""
     if library == "onnxruntime":
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # OpenVINO has no switch, but takes its stub where the package that sends is not there.
-    hidden = library == "openvino" and "openvino_telemetry" not in sys.modules
-    if hidden:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    other = _HIDDEN.get(library)
+    if other is None or other in sys.modules or library in sys.modules:
+        yield
+        return
+    sys.modules[other] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        if hidden:
-            del sys.modules["openvino_telemetry"]
+        del sys.modules[other]
 
 
 def require(library: str, purpose: str) -> Any:
@@ -61,7 +68,7 @@ def require(library: str, purpose: str) -> Any:
         MissingDependencyError: with the command that installs it.
     """
     try:
-        with _without_telemetry(library):
+        with _alone(library):
             return import_module(library)
     except ModuleNotFoundError as error:
         if error.name != library:

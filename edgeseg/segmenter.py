@@ -45,9 +45,12 @@ class Segmenter:
         backend: what made the engine; for its name.
         make_engine: gives an engine of the bundle's graph for a target.
         target: for single frames; a stream uses the same with the goal "throughput".
+        compiled: False for a few frames alone, see `edgeseg.inference.FrameInference`.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, make_engine: EngineMaker, target: Target) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, make_engine: EngineMaker, target: Target, *, compiled: bool = True
+    ) -> None:
         self.bundle = bundle
         self.backend_name = backend.name
         self._make_engine = make_engine
@@ -57,7 +60,7 @@ class Segmenter:
         self._engines: dict[str, Engine] = {}
         self._submissions: Submissions | None = None
         self._engine_for("latency")
-        self._inference = FrameInference(bundle.manifest)
+        self._inference = FrameInference(bundle.manifest, compiled=compiled)
 
     @property
     def labels(self) -> LabelSet:

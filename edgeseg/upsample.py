@@ -27,6 +27,9 @@ __all__ = [
     "upsampling",
 ]
 
+_BAND = 16
+"""Rows that `reference_class_map` does at once."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -45,6 +48,11 @@ class Sampling:
     upper: NDArray[np.int32]
     weight: NDArray[np.float32]
     size: int
+
+    def part(self, start: int, stop: int) -> Sampling:
+        """The same for some pixels of the axis."""
+        some = slice(start, stop)
+        return Sampling(self.nearest[some], self.lower[some], self.upper[some], self.weight[some], self.size)
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,8 @@ def frame_logits(logits: NDArray[np.float32], rows: Sampling, columns: Sampling)
 def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sampling) -> NDArray[np.uint8]:
     """The class of every pixel of a frame, by plain NumPy: what every fused kernel must equal.
 
+    Some rows at a time, whose logits stay in the processor's cache.
+
     Args:
         logits: (C, h, w) float32.
         rows, columns: samplings of the two axes.
@@ -142,7 +152,9 @@ def reference_class_map(logits: NDArray[np.float32], rows: Sampling, columns: Sa
     Returns:
         (H, W) uint8; of equal values the first channel of `frame_logits` wins.
     """
-    classes: NDArray[np.uint8] = frame_logits(logits, rows, columns).argmax(axis=0).astype(np.uint8)
+    classes = np.empty((len(rows.lower), len(columns.lower)), np.uint8)
+    for start in range(0, len(classes), _BAND):
+        classes[start : start + _BAND] = frame_logits(logits, rows.part(start, start + _BAND), columns).argmax(axis=0)
     return classes
 
 

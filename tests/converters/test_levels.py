@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from support.graphs import GraphBuilder, run_graph
 
-from edgeseg.calibration.measure import Feed
+from edgeseg.calibration.measure import Feed, Forward
 from edgeseg.converters import levels as steps
 from edgeseg.converters.levels import choose_levels, descend
 from edgeseg.converters.place import Placement, moved_weight, place_qdq, plan_placement, remove_qdq, weight_scales
@@ -158,22 +158,54 @@ def noise_of(moved: dict[str, NDArray[np.int64]]) -> float:
     return total
 
 
+def output_of(model: onnx.ModelProto, tensor: str, feed: Feed) -> NDArray[np.float32]:
+    """One tensor of a network."""
+    watched = onnx.ModelProto.FromString(model.SerializeToString())
+    del watched.graph.output[:]
+    watched.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    return Forward(watched, [tensor], 1)(feed, "0")[tensor].copy()
+
+
 class TestChooseLevels:
     def test_lowers_the_error_of_the_network(self, placement: Placement, ranges: dict[str, float]) -> None:
         told: list[int] = []
-        moved = choose_levels(network(), placement, ranges, feeds(8), told.append)
+        moved = choose_levels(network(), placement, ranges, feeds(8), told.append).moved
         assert told == [1] * 8
         assert len(moved) == 5
         assert noise_of(moved) < 0.6 * noise_of({})
 
+    def test_says_what_it_does_to_the_means(self, placement: Placement, ranges: dict[str, float]) -> None:
+        """Against the mean of a layer's output, run on its rounded input with the nearest and the chosen levels."""
+        found = choose_levels(network(), placement, ranges, feeds(8))
+        (reader,) = [r for r in steps._readers(network(), placement) if r.node.name == "dilated"]
+        change = 0.0
+        for feed in feeds(8):
+            image = output_of(network(), reader.tensor, feed)
+            step = np.float32(ranges[reader.tensor] / 127)
+            rounded = np.clip(np.rint(image / step), -128, 127) * step
+            means = []
+            for moved in ({}, found.moved):
+                model = network()
+                weight = next(t for t in model.graph.initializer if t.name == reader.weight)
+                values = onnx.numpy_helper.to_array(weight)
+                values = moved_weight(values, moved[weight.name]) if weight.name in moved else values
+                builder = GraphBuilder()
+                attributes = {a.name: onnx.helper.get_attribute_value(a) for a in reader.node.attribute}
+                made = builder.add("Conv", "image", builder.constant(rounded_weight(values)), **attributes)
+                alone = builder.model(made, (1, CHANNELS, HEIGHT, WIDTH), (1, CHANNELS, HEIGHT, WIDTH))
+                means.append(run_graph(alone, image=rounded)[0].mean(axis=(0, 2, 3)))
+            change = change + (means[1] - means[0]) / 8
+        assert set(found.changes) == {"padded", "dilated", "depthwise", "strided", "grouped"}
+        np.testing.assert_allclose(found.changes["dilated"], change, atol=0.02 * np.abs(change).max())
+
     def test_part_by_part_it_is_the_same(
         self, placement: Placement, ranges: dict[str, float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = choose_levels(network(), placement, ranges, feeds(2))
-        monkeypatch.setattr(steps, "_HELD", 30_000)
+        whole = choose_levels(network(), placement, ranges, feeds(2)).moved
+        monkeypatch.setattr(steps, "_HELD", 20_000)
         assert len(list(steps._parts(network(), steps._readers(network(), placement)))) > 2
         told: list[int] = []
-        parts = choose_levels(network(), placement, ranges, feeds(2), told.append)
+        parts = choose_levels(network(), placement, ranges, feeds(2), told.append).moved
         assert told == [1, 1]
         assert list(parts) == list(whole)
         for name in whole:
@@ -187,16 +219,17 @@ class TestChooseLevels:
         (part,) = steps._parts(model, readers)
         assert [reader.node.name for reader in part] == ["first", "second"]
         (name,) = {reader.weight for reader in readers}
-        moved = choose_levels(model, placement, ranges, feeds(2))[name]
+        moved = choose_levels(model, placement, ranges, feeds(2)).moved[name]
         weight = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name)
         ratio = steps._ratio(weight, 1)
         levels = np.rint(steps._ratio(moved_weight(weight, moved), 1))
-        forward = steps._forward(model, ["turned_out"])
-        seen = [steps._Moments(reader, 2) for reader in readers]
+        scales = {tensor: amax / 127 for tensor, amax in ranges.items()}
+        forward = steps._Levels(model, scales)
+        seen = [steps._Moments(reader, scales[reader.tensor], 2) for reader in readers]
         for number, feed in enumerate(feeds(2)):
-            arrays = {**feed, **forward(feed, "")}
-            for reader, moments in zip(readers, seen, strict=True):
-                moments.add(arrays[reader.tensor], ranges[reader.tensor] / 127, number)
+            arrays = forward(feed, "")
+            for moments in seen:
+                moments.add(arrays[moments.reader.tensor], number)
         both = seen[0].covariance() + seen[1].covariance()
         assert error_of(levels, ratio, both) < 0.9 * error_of(np.rint(ratio), ratio, both)
         alone = descend(ratio, seen[1].covariance())
@@ -207,11 +240,12 @@ class TestChooseLevels:
     ) -> None:
         monkeypatch.setattr(steps, "LARGEST_READ", 1)
         told: list[int] = []
-        assert choose_levels(network(), placement, ranges, feeds(2), told.append) == {}
+        found = choose_levels(network(), placement, ranges, feeds(2), told.append)
+        assert (found.moved, found.changes) == ({}, {})
         assert sum(told) == 2
 
     def test_is_the_same_every_time(self, placement: Placement, ranges: dict[str, float]) -> None:
-        one, other = (choose_levels(network(), placement, ranges, feeds(3)) for _ in range(2))
+        one, other = (choose_levels(network(), placement, ranges, feeds(3)).moved for _ in range(2))
         assert list(one) == list(other)
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
@@ -229,16 +263,16 @@ class TestChooseLevels:
         (reader,) = [r for r in steps._readers(model, placement) if r.node.name == layer]
         made = reader.node.output[0]
         (feed,) = feeds(1)
-        arrays = feed | steps._forward(model, [reader.tensor, made])(feed, "0")
-        seen = steps._Moments(reader, 1)
+        scale = ranges[reader.tensor] / 127
+        seen = steps._Moments(reader, scale, 1)
         seen._count = HEIGHT * WIDTH
-        values, given = arrays[reader.tensor].copy(), arrays[made].copy()
-        seen.add(values, ranges[reader.tensor] / 127, 0)
+        seen.add(steps._Levels(model, {reader.tensor: scale})(feed, "0")[reader.tensor], 0)
+        given = output_of(model, made, feed)
         change = np.random.default_rng(0).normal(0, 0.1, reader.shape).astype(np.float32)
         tensor = next(t for t in model.graph.initializer if t.name == reader.weight)
         weight = onnx.numpy_helper.to_array(tensor)
         tensor.CopyFrom(onnx.numpy_helper.from_array((weight + change).astype(np.float32), tensor.name))
-        changed = steps._forward(model, [made])(feed, "0")[made]
+        changed = output_of(model, made, feed)
         expected = (changed - given).reshape(reader.shape[0], -1).var(axis=1)
         rows = change.reshape(reader.groups, -1, reader.size).astype(np.float64)
         found = np.einsum("gck,gkl,gcl->gc", rows, seen.covariance(), rows).reshape(-1)
@@ -248,7 +282,7 @@ class TestChooseLevels:
         self, placement: Placement, ranges: dict[str, float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(steps, "LARGEST_READ", 40)
-        moved = choose_levels(network(), placement, ranges, feeds(2))
+        moved = choose_levels(network(), placement, ranges, feeds(2)).moved
         readers = {n.name: n.input[1] for n in network().graph.node if n.op_type == "Conv"}
         assert set(moved) <= {readers["padded"], readers["depthwise"], readers["grouped"]}
 
@@ -256,7 +290,7 @@ class TestChooseLevels:
 class TestPlacing:
     @pytest.fixture
     def moved(self, placement: Placement, ranges: dict[str, float]) -> dict[str, NDArray[np.int64]]:
-        return choose_levels(network(), placement, ranges, feeds(4))
+        return choose_levels(network(), placement, ranges, feeds(4)).moved
 
     def test_the_graph_rounds_to_the_chosen_levels_and_keeps_its_float_weights(
         self, moved: dict[str, NDArray[np.int64]], placement: Placement, ranges: dict[str, float]

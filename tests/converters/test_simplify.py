@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from collections import Counter
 
@@ -14,6 +15,15 @@ IMAGE = np.random.default_rng(1).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(n.op_type for n in model.graph.node)
+
+
+def with_something_to_fold() -> onnx.ModelProto:
+    """The toy network with a slope that has to be computed from a constant."""
+    model = toy_network()
+    prelu = next(n for n in model.graph.node if n.op_type == "PRelu")
+    model.graph.node.insert(0, onnx.helper.make_node("Sqrt", [prelu.input[1]], ["slope"]))
+    prelu.input[1] = "slope"
+    return model
 
 
 def test_constants_are_folded_and_idle_operators_go():
@@ -64,7 +74,7 @@ def test_a_changed_result_is_refused(monkeypatch):
 
     monkeypatch.setattr(onnxsim, "simplify", broken)
     with pytest.raises(ModelError, match=r"simplifying changed output logits by [\d.]+ \(allowed: 0\.00\d+"):
-        simplify_graph(toy_network())
+        simplify_graph(with_something_to_fold())
 
 
 def test_changed_outputs_are_refused(monkeypatch):
@@ -76,7 +86,7 @@ def test_changed_outputs_are_refused(monkeypatch):
 
     monkeypatch.setattr(onnxsim, "simplify", broken)
     with pytest.raises(ModelError, match=r"changed the outputs from \['logits'\] to \['stem_out'\]"):
-        simplify_graph(toy_network())
+        simplify_graph(with_something_to_fold())
 
 
 def test_values_that_are_not_finite_are_refused():
@@ -95,7 +105,7 @@ def test_an_error_of_onnxsim_is_mapped(monkeypatch):
 
     monkeypatch.setattr(onnxsim, "simplify", broken)
     with pytest.raises(ModelError, match=r"cannot be simplified: cannot fold Frobnicate; check it with"):
-        simplify_graph(toy_network())
+        simplify_graph(with_something_to_fold())
 
 
 def test_an_error_of_onnx_runtime_is_mapped():
@@ -105,7 +115,34 @@ def test_an_error_of_onnx_runtime_is_mapped():
 
 @pytest.mark.parametrize("library", ["onnxsim", "onnxruntime"])
 def test_a_missing_library_is_named(library, monkeypatch):
-    model = toy_network()
+    model = with_something_to_fold()
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingDependencyError, match=f"pip install {library}"):
         simplify_graph(model)
+
+
+def test_a_graph_that_holds_nothing_to_fold_is_left_as_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxsim", None)
+    model = toy_network()
+    result = simplify_graph(model)
+    assert list(result.graph.node) == list(model.graph.node)
+    np.testing.assert_array_equal(run_graph(result, image=IMAGE)[0], run_graph(model, image=IMAGE)[0])
+
+
+@pytest.mark.parametrize("operators", [("Relu", "Relu"), ("Abs",)], ids=["the same twice", "an operator that may go"])
+def test_a_graph_that_may_hold_something_goes_to_onnxsim(operators, monkeypatch):
+    builder = GraphBuilder()
+    x = builder.conv("image", 3, 4)
+    model = builder.model(builder.add("Concat", *(builder.add(operator, x) for operator in operators), x, axis=1))
+    monkeypatch.setitem(sys.modules, "onnxsim", None)
+    with pytest.raises(MissingDependencyError, match="pip install onnxsim"):
+        simplify_graph(model)
+
+
+def test_onnxsim_is_loaded_without_torch():
+    code = (
+        "import sys; from edgeseg.libraries import require; require('onnxsim', 'test'); "
+        "print('torch' in sys.modules, 'onnxsim' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "True"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +16,7 @@ from support.graphs import run_graph
 from edgeseg import fused, kernels
 from edgeseg.errors import EngineError, ShapeError
 from edgeseg.manifest import Coordinates
-from edgeseg.upsample import nearest_class_map, reference_class_map, sampling, upsampling
+from edgeseg.upsample import frame_logits, nearest_class_map, reference_class_map, sampling, upsampling
 
 RULES = get_args(Coordinates)
 NETWORK, LOGITS = (48, 80), (7, 11)
@@ -148,6 +149,19 @@ class TestFused:
         network = LOGITS if rule is None else NETWORK
         with pytest.raises(EngineError, match="logits that are not finite; check the network and its ranges"):
             fused.class_map(logits, upsampling(network, network, LOGITS, rule))
+
+    def test_without_compiling_it_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "numba", None)
+        logits = np.random.default_rng(3).normal(size=(5, 9, 7)).astype(np.float32)
+        axes = upsampling((37, 29), (36, 28), (9, 7), "half_pixel")
+        expected = frame_logits(logits, axes.rows, axes.columns).argmax(axis=0)
+        out = np.empty((37, 29), np.uint8)
+        assert fused.uncompiled_class_map(logits, axes, out) is out
+        assert np.array_equal(out, expected)
+        assert np.array_equal(fused.uncompiled_class_map(logits, axes), expected)
+        logits[4, 8, 6] = np.nan
+        with pytest.raises(EngineError, match="logits that are not finite"):
+            fused.uncompiled_class_map(logits, axes)
 
     def test_equals_the_reference_on_a_real_network(self, shared: Path) -> None:
         cv2 = pytest.importorskip("cv2")
