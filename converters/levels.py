@@ -258,7 +258,8 @@ def _patches(levels: NDArray[np.int8], reader: _Reader, count: int, seed: int) -
     y, x = taken // width * strides[0], taken % width * strides[1]
     taps = [padded[:, y + r * dilations[0], x + c * dilations[1]] for r in range(rows) for c in range(columns)]
     stacked = np.stack(taps, axis=-1).reshape(groups, -1, len(taken), len(taps))
-    return stacked.transpose(0, 2, 1, 3).astype(np.float32, order="C").reshape(groups, len(taken), -1)
+    patches: NDArray[np.float32] = stacked.transpose(0, 2, 1, 3).astype(np.float32, order="C")
+    return patches.reshape(groups, len(taken), -1)
 
 
 def descend(ratio: Array, covariance: Array) -> Array:
