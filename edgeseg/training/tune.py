@@ -169,10 +169,22 @@ def tune(
     )
     steps.seconds["fine-tune"] = tuned.seconds
     verification, before = _verify(start, tuned.network.model, validation, steps)
-    remarks = _remarks(tuned, len(samples), before)
+    remarks = (*_remarks(tuned, len(samples), before), *_left_behind(source))
     with steps("write"):
         written = _write(tuned.network, verification, remarks, steps, options)
     return TuneResult(written, tuned, len(samples), before, steps.seconds, remarks)
+
+
+def _left_behind(source: Path) -> tuple[str, ...]:
+    """What a bundle holds and its fine-tuned successor does not."""
+    held = Bundle.open(source).smaller if source.is_dir() else None
+    if held is None:
+        return ()
+    entry = held.manifest.input
+    return (
+        f"The network for frames of {entry.height}x{entry.width} in {source} is not in this bundle: give it to edgeseg "
+        f"camera with --smaller {held.path}, or fine-tune it apart.",
+    )
 
 
 def _open(folder: Path) -> QuantizedNetwork:

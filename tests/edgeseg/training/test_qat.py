@@ -11,7 +11,7 @@ import pytest
 from support.fine_tuning import CPU, PLAIN, activation_scales, quantized, spoiled, trained, tuned
 from support.training import SIZE, one_thread, register, samples, write_data
 
-from edgeseg.bundle import Bundle, write_bundle
+from edgeseg.bundle import MANIFEST, SMALLER, Bundle, write_bundle
 from edgeseg.calibration.cache import read_cache
 from edgeseg.calibration.datasets import labelled_from
 from edgeseg.calibration.scoring import score_labels
@@ -196,8 +196,14 @@ class TestTune:
         assert list(result.seconds) == ["prepare", "calibrate", "check", "fine-tune", "verify", "write"]
 
     def test_a_bundle(self, bundle: Path, start: QuantizedNetwork, data: Path, tmp_path: Path) -> None:
-        result = tune(bundle, options(data, tmp_path / "net.edgeseg"), CPU)
+        held = {name: (bundle / name).read_bytes() for name in (MANIFEST, *Bundle.open(bundle).manifest.files)}
+        files = {name: content for name, content in held.items() if name != MANIFEST}
+        files |= {f"{SMALLER}/{name}": content for name, content in held.items()}
+        given = write_bundle(tmp_path / "two.edgeseg", start.manifest, files)
+        result = tune(given.path, options(data, tmp_path / "net.edgeseg"), CPU)
         self.check(result)
+        assert result.bundle.smaller is None
+        assert f"The network for frames of {SIZE[0]}x{SIZE[1]} in {given.path} is not in this" in result.remarks[-1]
         scores = result.bundle.manifest.scores
         assert scores is not None
         assert result.untuned_score is not None
