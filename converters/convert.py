@@ -20,7 +20,6 @@ import onnx
 
 from edgeseg.bundle import MODEL, check_place, write_bundle
 from edgeseg.calibration.cache import write_cache
-from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.progress import Progress, SilentProgress
 from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.calibration.sensitivity import Sensitivity
@@ -29,14 +28,15 @@ from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrat
 from edgeseg.converters.fp16 import check_options, quantization_of
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.mixed import Mixture, find_mixture, kept_by_name, search_set
-from edgeseg.converters.network import as_given, network_on_cpu
+from edgeseg.converters.network import network_on_cpu
 from edgeseg.converters.options import ConvertOptions, ConvertResult
+from edgeseg.converters.parity import check_parity
 from edgeseg.converters.place import Placement, place_qdq, plan_placement
 from edgeseg.converters.prepare import Prepared, finish, prepare
 from edgeseg.converters.report import ReportContent, report_html, report_json
 from edgeseg.converters.split import FrameSplit, only_scored, split_frames
 from edgeseg.converters.targets import derive
-from edgeseg.converters.verify import Verification, check_parity, verify
+from edgeseg.converters.verify import Verification, verify
 from edgeseg.errors import ModelError, UsageError, unknown_name
 from edgeseg.labels import ClassMapping, load_mapping
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
@@ -202,14 +202,7 @@ def _check_parity(prepared: Prepared, split: FrameSplit, advance: Advance) -> No
     for frame in few:
         check_frame_size(frame, prepared.input)
 
-    def frames() -> Iterator[Frame]:
-        for frame in few:
-            yield frame
-            advance(1)
-
-    opened = network_on_cpu(prepared, prepared.model, prepared.output, frames=len(few))
-    with opened as canonical, as_given(prepared) as given:
-        share = check_parity(given, canonical, frames())
+    share = check_parity(prepared, few, advance)
     _log.info("the canonical graph agrees with the given network on %.3f %% of the pixels", share)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.segmenter import Segmenter
 from edgeseg.upsample import reference_class_map, upsampling
 
-__all__ = ["PROOF_BACKEND", "as_computed", "as_given", "graph_on_cpu", "network_on_cpu"]
+__all__ = ["PROOF_BACKEND", "as_computed", "as_given", "canonical_reference", "graph_on_cpu", "network_on_cpu"]
 
 PROOF_BACKEND = "openvino"
 
@@ -105,25 +105,53 @@ def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto, frames: int | None 
 @contextmanager
 def as_given(prepared: Prepared) -> Iterator[Predictor]:
     """The user's own graph in ONNX Runtime, with pre- and post-processing in NumPy around it."""
+    spec, name = prepared.input, prepared.loaded.input_name
+    mean = np.asarray(spec.mean, np.float32).reshape(1, 3, 1, 1)
+    # Multiplied, as the canonical graph does: a quotient's last bit moves the maxima of a network that chooses by them.
+    factor = (1 / np.asarray(spec.std, np.float64)).astype(np.float32).reshape(1, 3, 1, 1)
+
+    def feed(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        values = image.astype(np.float32).transpose(0, 3, 1, 2)
+        if spec.color_order == "BGR":
+            values = values[:, ::-1]
+        return {name: np.ascontiguousarray((values - mean) * factor)}
+
+    yield _reference(prepared, prepared.loaded.model, prepared.loaded.output_name, feed)
+
+
+@contextmanager
+def canonical_reference(prepared: Prepared) -> Iterator[Predictor]:
+    """The canonical float graph in the engine, and with the post-processing, of `as_given`."""
+    tensor = prepared.output.tensor
+    yield _reference(prepared, prepared.model, tensor, lambda image: {prepared.input.tensor: image})
+
+
+def _reference(
+    prepared: Prepared,
+    model: onnx.ModelProto,
+    output: str,
+    feed: Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]],
+) -> Predictor:
+    """A float graph in ONNX Runtime.
+
+    Args:
+        prepared: the frame's size, and how logits are enlarged.
+        model: the graph.
+        output: its logits.
+        feed: the graph's input from frames (1, H, W, 3) of the network's size.
+    """
     ort = require("onnxruntime", "check the simplified graph against the given one")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # an arena pays over many runs, and takes twice the memory
-    session = ort.InferenceSession(
-        prepared.loaded.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    spec = prepared.input
-    mean, std = (np.asarray(v, np.float32).reshape(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    spec, full = prepared.input, prepared.loaded.map_size
 
     def predict(frame: NDArray[Any]) -> NDArray[np.uint8]:
-        image = fit_frame(frame, spec.height, spec.width).astype(np.float32).transpose(0, 3, 1, 2)
-        if spec.color_order == "BGR":
-            image = image[:, ::-1]
-        feed = {prepared.loaded.input_name: np.ascontiguousarray((image - mean) / std)}
-        (logits,) = session.run([prepared.loaded.output_name], feed)
+        (logits,) = session.run([output], feed(fit_frame(frame, spec.height, spec.width)))
         size = (logits.shape[2], logits.shape[3])
-        rule = prepared.output.coordinates if size != prepared.loaded.map_size else None
-        axes = upsampling(frame.shape[:2], prepared.loaded.map_size, size, rule)
+        rule = prepared.output.coordinates if size != full else None
+        axes = upsampling(frame.shape[:2], full, size, rule)
         return reference_class_map(logits[0], axes.rows, axes.columns)
 
-    yield predict
+    return predict

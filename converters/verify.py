@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,18 +14,15 @@ from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.calibration.frames import Frame
 from edgeseg.calibration.scoring import Predictor, resize_nearest
 from edgeseg.converters.report import WorstFrame
-from edgeseg.errors import FrameError, ModelError
+from edgeseg.errors import FrameError
 from edgeseg.labels import ClassMapping, LabelSet
 from edgeseg.manifest import Scores
 from edgeseg.metrics import ConfusionMatrix
 
-__all__ = ["WORST", "Verification", "check_parity", "verify"]
+__all__ = ["WORST", "Verification", "verify"]
 
 WORST = 4
 """Frames shown in the report: those on which the two networks differ most."""
-
-PARITY = 99.9
-"""Least share of the pixels, in percent, on which the canonical float graph must agree with the network as given."""
 
 
 @dataclass(frozen=True)
@@ -163,31 +160,3 @@ def _conclude(tally: _Tally, classes: LabelSet, with_labels: bool) -> Verificati
 def _by_class(matrix: ConfusionMatrix, classes: LabelSet) -> dict[str, float | None]:
     values = (100.0 * matrix.iou()).tolist()
     return {name: None if np.isnan(v) else v for name, v in zip(classes.names, values, strict=True)}
-
-
-def check_parity(given: Predictor, canonical: Predictor, frames: Iterator[Frame]) -> float:
-    """Make sure that the canonical float graph is still the network that was given, pre-processing included.
-
-    Args:
-        given: the network as it was given, pre- and post-processed outside the graph.
-        canonical: the canonical float graph.
-        frames: a few real frames.
-
-    Returns:
-        The share of pixels, 0..100, on which both give the same class.
-
-    Raises:
-        ModelError: when it is below PARITY; that is a mistake of edgeseg, never of the user.
-    """
-    equal = pixels = 0
-    for frame in frames:
-        first, second = given(frame.image), canonical(frame.image)
-        equal += int(np.count_nonzero(first == second))
-        pixels += first.size
-    share = 100.0 * equal / pixels if pixels else 100.0
-    if share < PARITY:
-        raise ModelError(
-            f"the simplified graph agrees with the given network on {share:.2f} % of the pixels, expected {PARITY} %; "
-            "please report this network as a bug"
-        )
-    return share

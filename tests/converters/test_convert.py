@@ -244,7 +244,7 @@ class TestRefusals:
             raise AssertionError("a network was opened")
 
         monkeypatch.setattr(recipe, "network_on_cpu", opened)
-        monkeypatch.setattr(recipe, "as_given", opened)
+        monkeypatch.setattr(recipe, "check_parity", opened)
         with pytest.raises(FrameError, match="frames of less than a quarter"):
             convert(model, str(frame_folder(tmp_path / "tiny", 4, height=15, width=64)), UNIT)
 

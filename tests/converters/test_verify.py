@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from edgeseg.calibration.datasets import LabelledFrame
 from edgeseg.calibration.frames import Frame
-from edgeseg.converters.verify import WORST, check_parity, verify
-from edgeseg.errors import FrameError, ModelError
+from edgeseg.converters.verify import WORST, verify
+from edgeseg.errors import FrameError
 from edgeseg.labels import ClassMapping, LabelSet
 
 Image = NDArray[np.uint8]
@@ -111,15 +109,3 @@ def test_progress_counts_frames() -> None:
 def test_no_frame_left() -> None:
     with pytest.raises(FrameError, match=r"no frame is left to score: .* --score-frames DIR"):
         verify(zeros, zeros, [], CLASSES)
-
-
-class TestParity:
-    def frames(self) -> Iterator[Frame]:
-        yield frame(0)
-
-    def test_same(self) -> None:
-        assert check_parity(zeros, zeros, self.frames()) == 100
-
-    def test_different(self) -> None:
-        with pytest.raises(ModelError, match=r"agrees with the given network on 80\.00 % of the pixels"):
-            check_parity(zeros, lambda image: ones_in(1), self.frames())
