@@ -19,7 +19,9 @@ from networks import NETWORKS, BenchmarkNetwork, add_shared_argument, options_fo
 
 from edgeseg.calibration.ranges import AUTO, METHODS
 from edgeseg.converters.calibrate import CalibrationRecipe, calibrate
+from edgeseg.converters.joined import with_partners
 from edgeseg.converters.network import network_on_cpu
+from edgeseg.converters.partners import PartnerRule
 from edgeseg.converters.place import place_qdq, plan_placement
 from edgeseg.converters.prepare import prepare
 from edgeseg.converters.split import split_frames
@@ -37,8 +39,12 @@ RECIPES = {
     },
     "auto, all": CalibrationRecipe(AUTO),
     "auto, all but rounding": CalibrationRecipe(AUTO, round_weights=False),
-    "auto, all, partners": CalibrationRecipe(AUTO, share=True),
+    "auto, all, partners": CalibrationRecipe(AUTO),
+    "auto, all, every partner": CalibrationRecipe(AUTO, tolerance=None),
 }
+
+PARTNERS: dict[str, PartnerRule] = {"auto, all, partners": "auto", "auto, all, every partner": "all"}
+"""What is quantized beside layers; "auto, all, partners" is what `edgeseg convert` does."""
 
 
 def measure(
@@ -55,8 +61,9 @@ def measure(
         known = {f.digest: float_network(f.image) for f, _ in split.scored(seen)}
     for title in recipes:
         recipe = RECIPES[title]
-        placement = plan_placement(prepared.model, partners=recipe.share)
+        placement = plan_placement(prepared.model, partners=PARTNERS.get(title, "none"))
         found = calibrate(prepared, placement, split.calibration, recipe, lambda units: None)
+        placement = with_partners(placement, found.table.partners)
         quantized = place_qdq(found.model, placement, found.table.ranges, found.shifts, found.moved)
         replay = partial(next, iter(known.values()))
         with network_on_cpu(prepared, quantized, prepared.output) as int8_network:

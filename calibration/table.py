@@ -14,6 +14,7 @@ import numpy as np
 from edgeseg._version import __version__
 from edgeseg.bundle import Bundle
 from edgeseg.calibration.observers import Histogram
+from edgeseg.calibration.partners import Partners
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.errors import BundleError, CalibrationError, UsageError, unknown_name
 
@@ -22,7 +23,6 @@ __all__ = [
     "TABLE",
     "CalibrationTable",
     "Entry",
-    "SharedRange",
     "calibration_key",
     "choose_ranges",
     "read_table",
@@ -96,28 +96,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class SharedRange:
-    """One range for several tensors.
-
-    Attributes:
-        tensors: names.
-        amax: of all of them.
-        noise: mean squared error over mean square at the outputs of the layers that read them, in sum.
-        own_noise: the same where each tensor has its own range; what lies between them is the cost of sharing.
-    """
-
-    tensors: tuple[str, ...]
-    amax: float
-    noise: float
-    own_noise: float
-
-    def __post_init__(self) -> None:
-        numbers = (self.amax, self.noise, self.own_noise)
-        if not all(math.isfinite(n) and n >= 0 for n in numbers) or self.amax <= 0 or len(self.tensors) < 2:
-            raise CalibrationError(f"a range of {self.amax} shared by {len(self.tensors)} tensors cannot be")
-
-
-@dataclass(frozen=True)
 class CalibrationTable:
     """What calibration found.
 
@@ -126,14 +104,14 @@ class CalibrationTable:
         method: the range chooser.
         frames: SHA-256 digests of the frames, in the order in which they were read.
         entries: by tensor name.
-        shared: which tensors have one range, and what that costs.
+        partners: what was quantized beside layers, and what was not; None where nothing could be.
     """
 
     key: str
     method: str
     frames: tuple[str, ...]
     entries: dict[str, Entry]
-    shared: tuple[SharedRange, ...] = ()
+    partners: Partners | None = None
 
     @property
     def ranges(self) -> dict[str, float]:
@@ -146,13 +124,12 @@ class CalibrationTable:
 
     def to_json(self) -> str:
         """The table as JSON, one line a tensor, tensors in their order."""
-        shared = [asdict(each) for each in self.shared]
         head = {
             "schema_version": _SCHEMA,
             "key": self.key,
             "method": self.method,
             "frames": self.frames,
-            "shared": shared,
+            "partners": self.partners.to_dict() if self.partners else None,
         }
         lines = [f"  {json.dumps(n)}: {json.dumps(asdict(e), allow_nan=False)}" for n, e in self.entries.items()]
         return json.dumps(head, indent=1)[:-2] + ',\n "entries": {\n' + ",\n".join(lines) + "\n }\n}\n"
@@ -177,8 +154,9 @@ class CalibrationTable:
             )
         try:
             entries = {str(name): _entry(fields) for name, fields in data["entries"].items()}
-            shared = tuple(_shared(fields) for fields in data.get("shared", ()))
-            return cls(str(data["key"]), str(data["method"]), tuple(map(str, data["frames"])), entries, shared)
+            partners = data.get("partners")
+            found = None if partners is None else Partners.from_dict(partners)
+            return cls(str(data["key"]), str(data["method"]), tuple(map(str, data["frames"])), entries, found)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             message = f"calibration.json does not fit ({type(error).__name__}: {error}); convert the network again"
             raise CalibrationError(message) from error
@@ -187,11 +165,6 @@ class CalibrationTable:
 def _entry(fields: dict[str, Any]) -> Entry:
     numbers = {n: float(fields[n]) for n in ("amax", "minimum", "maximum", "clipped_share", "width")}
     return Entry(**numbers, histogram=tuple(int(n) for n in fields["histogram"]), method=str(fields.get("method", "")))
-
-
-def _shared(fields: dict[str, Any]) -> SharedRange:
-    numbers = {n: float(fields[n]) for n in ("amax", "noise", "own_noise")}
-    return SharedRange(tuple(map(str, fields["tensors"])), **numbers)
 
 
 def read_table(bundle: Bundle, purpose: str) -> CalibrationTable:

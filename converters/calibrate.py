@@ -14,16 +14,16 @@ from edgeseg.calibration.channels import measure_channels
 from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.measure import Feed, measure_ranges
 from edgeseg.calibration.observers import Histogram
+from edgeseg.calibration.partners import Partners
 from edgeseg.calibration.ranges import AUTO, CANDIDATES, METHODS
-from edgeseg.calibration.table import CalibrationTable, Entry, SharedRange, calibration_key, choose_ranges
+from edgeseg.calibration.table import CalibrationTable, Entry, calibration_key, choose_ranges
 from edgeseg.converters.equalize import channel_factors, scale_channels
 from edgeseg.converters.findings import Findings, keep, stored
+from edgeseg.converters.joined import TOLERANCE, choose_partners, with_partners
 from edgeseg.converters.levels import choose_levels
 from edgeseg.converters.options import DEFAULT_METHOD
-from edgeseg.converters.partners import shared_groups
 from edgeseg.converters.place import Placement
 from edgeseg.converters.prepare import Prepared
-from edgeseg.converters.share import share_ranges
 from edgeseg.converters.trials import Trials, best_by_output
 from edgeseg.environment import read_environment
 from edgeseg.errors import FrameError, UsageError, unknown_name
@@ -64,14 +64,15 @@ class CalibrationRecipe:
         equalize: bring channels of one tensor to like magnitudes, see `edgeseg.converters.equalize`.
         correct_bias: add to biases what quantization takes from the means of outputs.
         round_weights: choose the levels of weights by the error at their layer's output.
-        share: give tensors that a concatenation brings together one range.
+        tolerance: dB of the logits' signal-to-noise ratio that the placement's partners may cost together; None takes
+            all of them.
     """
 
     method: str = DEFAULT_METHOD
     equalize: bool = True
     correct_bias: bool = True
     round_weights: bool = True
-    share: bool = False
+    tolerance: float | None = TOLERANCE
 
     @property
     def techniques(self) -> tuple[str, ...]:
@@ -80,7 +81,6 @@ class CalibrationRecipe:
             "cross-layer equalization": self.equalize,
             "bias correction": self.correct_bias,
             "weight rounding": self.round_weights,
-            "quantized partners": self.share,
         }
         return tuple(name for name, chosen in done.items() if chosen)
 
@@ -137,7 +137,11 @@ def calibrate(
         raise UsageError(unknown_name("calibration method", recipe.method, [*METHODS, AUTO]))
     digests, names = _digests(prepared, frames)
     graph = prepared.model.SerializeToString(deterministic=True)
-    key = calibration_key(graph, digests, placement.quantized, " + ".join((recipe.method, *recipe.techniques)))
+    partners = (
+        (f"partners {placement.skips} {placement.groups} {recipe.tolerance}",) if _has_partners(placement) else ()
+    )
+    how = " + ".join((recipe.method, *recipe.techniques, *partners))
+    key = calibration_key(graph, digests, placement.quantized, how)
     store = read_environment().cache_dir / "calibration" / f"{key}.json"
     known = stored(store, key)
     if known is not None:
@@ -159,8 +163,9 @@ def calibrate(
         extremes=recipe.method == "minmax",
     )
     few = list(_feeds(prepared, frames.select(SHIFT_FRAMES)))
-    entries, shared, shifts = _choose(model, placement, histograms, recipe, few)
-    table = CalibrationTable(key, recipe.method, digests, entries, shared)
+    entries, shifts = _choose(model, placement, histograms, recipe, few)
+    entries, joined = _join(model, placement, histograms, entries, shifts, few, recipe.tolerance)
+    table = CalibrationTable(key, recipe.method, digests, entries, joined)
     moved: dict[str, NDArray[np.int64]] = {}
     if recipe.round_weights:
         some = _feeds(prepared, frames.select(LEVEL_FRAMES))
@@ -177,14 +182,13 @@ def _choose(
     histograms: Mapping[str, Histogram],
     recipe: CalibrationRecipe,
     feeds: Sequence[Feed],
-) -> tuple[dict[str, Entry], tuple[SharedRange, ...], dict[str, Array]]:
-    """Ranges, those that tensors share, and what each layer loses of the mean of its output where that is corrected.
+) -> tuple[dict[str, Entry], dict[str, Array]]:
+    """Ranges, and what each layer loses of the mean of its output where that is corrected.
 
     All of it is tried in one compiled network, which is gone when this returns.
     """
-    groups = shared_groups(model, placement.quantized) if recipe.share else ()
-    if recipe.method != AUTO and not groups and not recipe.correct_bias:
-        return choose_ranges(histograms, recipe.method), (), {}
+    if recipe.method != AUTO and not recipe.correct_bias:
+        return choose_ranges(histograms, recipe.method), {}
     few = feeds[:: SHIFT_FRAMES // TRIAL_FRAMES]
     trials = Trials(model, placement)
     if recipe.method == AUTO:
@@ -196,13 +200,32 @@ def _choose(
         entries = {t: Entry.of(h, candidates[best[t]][t], best[t]) for t, h in histograms.items()}
     else:
         entries = choose_ranges(histograms, recipe.method)
-    shared = share_ranges(trials, groups, {t: entry.amax for t, entry in entries.items()}, few)
-    for each in shared:
-        for tensor in each.tensors:
-            entries[tensor] = Entry.of(histograms[tensor], each.amax, entries[tensor].method)
     ranges = {tensor: entry.amax for tensor, entry in entries.items()}
     errors = trials.run(ranges, feeds) if recipe.correct_bias else {}
-    return entries, shared, {layer: error.shift for layer, error in errors.items()}
+    return entries, {layer: error.shift for layer, error in errors.items()}
+
+
+def _has_partners(placement: Placement) -> bool:
+    return bool(placement.skips or placement.groups)
+
+
+def _join(
+    model: onnx.ModelProto,
+    placement: Placement,
+    histograms: Mapping[str, Histogram],
+    entries: dict[str, Entry],
+    shifts: Mapping[str, Array],
+    few: Sequence[Feed],
+    tolerance: float | None,
+) -> tuple[dict[str, Entry], Partners | None]:
+    """Ranges of the tensors that stay quantized, and which partners were taken."""
+    if not _has_partners(placement):
+        return entries, None
+    own = {tensor: entry.amax for tensor, entry in entries.items()}
+    partners, shared = choose_partners(model, placement, own, shifts, few, tolerance)
+    kept = with_partners(placement, partners).quantized
+    joined = {t: Entry.of(histograms[t], amax, entries[t].method) for t, amax in shared.items()}
+    return {tensor: joined.get(tensor, entries[tensor]) for tensor in kept}, partners
 
 
 def check_frame_size(frame: Frame, spec: InputSpec) -> None:

@@ -26,10 +26,11 @@ from edgeseg.calibration.sensitivity import Sensitivity
 from edgeseg.calibration.table import TABLE, CalibrationTable
 from edgeseg.converters.calibrate import Calibrated, CalibrationRecipe, calibrate, calibration_units, check_frame_size
 from edgeseg.converters.fp16 import check_options, quantization_of
+from edgeseg.converters.joined import TOLERANCE, with_partners
 from edgeseg.converters.lint import require_clean
 from edgeseg.converters.mixed import Mixture, find_mixture, kept_by_name, search_set
 from edgeseg.converters.network import network_on_cpu
-from edgeseg.converters.options import ConvertOptions, ConvertResult
+from edgeseg.converters.options import PARTNERS, ConvertOptions, ConvertResult
 from edgeseg.converters.parity import check_parity
 from edgeseg.converters.place import Placement, place_qdq, plan_placement
 from edgeseg.converters.prepare import Prepared, finish, prepare
@@ -134,7 +135,9 @@ def _check_options(frames: str | None, options: ConvertOptions) -> None:
         raise UsageError(unknown_name("precision", options.precision, _PRECISIONS))
     if options.method not in (*METHODS, AUTO):
         raise UsageError(unknown_name("method", options.method, [*METHODS, AUTO]))
-    if options.partners and options.budget is not None:
+    if options.partners not in PARTNERS:
+        raise UsageError(unknown_name("choice of partners", options.partners, PARTNERS))
+    if options.partners == "all" and options.budget is not None:
         raise UsageError("--partners quantizes sums, which --budget cannot leave in float; give one of the two")
     if options.precision == "fp16":
         check_options(frames, options)
@@ -144,9 +147,10 @@ def _check_options(frames: str | None, options: ConvertOptions) -> None:
 
 def _plan(prepared: Prepared, options: ConvertOptions) -> tuple[dict[str, str], Placement]:
     """The layers that the user keeps in float, and what is quantized."""
-    placement = plan_placement(prepared.model, partners=options.partners)
+    partners = options.partners if options.budget is None else "none"
+    placement = plan_placement(prepared.model, partners=partners)
     kept = kept_by_name(placement, options.keep_float)
-    return kept, plan_placement(prepared.model, kept, partners=options.partners) if kept else placement
+    return kept, plan_placement(prepared.model, kept, partners=partners) if kept else placement
 
 
 def _in_floating_point(prepared: Prepared, options: ConvertOptions, steps: Steps) -> _Converted:
@@ -167,10 +171,15 @@ def _quantized(
     steps: Steps,
 ) -> _Converted:
     recipe = CalibrationRecipe(
-        options.method, options.equalize, options.correct_bias, options.round_weights, share=options.partners
+        options.method,
+        options.equalize,
+        options.correct_bias,
+        options.round_weights,
+        None if options.partners == "all" else TOLERANCE,
     )
     with steps("calibrate", calibration_units(split.calibration, recipe)) as advance:
         calibrated = calibrate(prepared, placement, split.calibration, recipe, advance)
+    placement = with_partners(placement, calibrated.table.partners)
     mixture: Mixture | None = None
     if options.budget is not None:
         searched = search_set(prepared, split, options, mapping, frozenset(calibrated.table.frames))
@@ -182,7 +191,8 @@ def _quantized(
         require_clean(model)
     budget, sensitivity = (mixture.budget, mixture.sensitivity) if mixture else (None, None)
     digests = calibrated.table.frames
-    found = Quantization(recipe.method, calibrated.names, digests, placement.layers, recipe.techniques, budget)
+    techniques = (*recipe.techniques, *(("quantized partners",) if placement.skips or placement.groups else ()))
+    found = Quantization(recipe.method, calibrated.names, digests, placement.layers, techniques, budget)
     return _Converted(model, output, found, calibrated, sensitivity)
 
 

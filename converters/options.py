@@ -8,13 +8,24 @@ from typing import Literal
 
 from edgeseg.bundle import Bundle
 
-__all__ = ["DEFAULT_BUDGET", "DEFAULT_COUNT", "DEFAULT_METHOD", "TARGETS", "ConvertOptions", "ConvertResult"]
+__all__ = [
+    "DEFAULT_BUDGET",
+    "DEFAULT_COUNT",
+    "DEFAULT_METHOD",
+    "PARTNERS",
+    "TARGETS",
+    "ConvertOptions",
+    "ConvertResult",
+]
 
 TARGETS = ("cpu", "orin", "thor")
 """Where the cost of layers in float can be weighed, see `edgeseg.converters.costs`."""
 
 DEFAULT_BUDGET = 0.5
 """Points of mean IoU, or of agreement, that mixed precision may cost."""
+
+PARTNERS = ("auto", "all", "none")
+"""Which partners of quantized tensors are quantized too, see `edgeseg.converters.joined`."""
 
 DEFAULT_COUNT = 128
 DEFAULT_METHOD = "auto"
@@ -36,7 +47,8 @@ class ConvertOptions:
         equalize: bring channels of one tensor to like magnitudes first.
         correct_bias: add to biases what quantization takes from the means of outputs.
         round_weights: choose the levels of weights by the error at their layer's output, not each the nearest.
-        partners: also quantize what TensorRT joins with INT8 convolutions, see `edgeseg.converters.partners`.
+        partners: what is quantized beside layers because TensorRT joins it with INT8 convolutions: "auto" what can save
+            something and costs no accuracy, see `edgeseg.converters.joined`; "all"; or "none", as with a budget.
         budget: points that quantization may cost; layers stay in float until it is kept. None quantizes all.
         keep_float: patterns (*, ?) of names of layers that stay in float.
         max_float_share: of the cost of all layers, 0..1, that the budget may leave in float.
@@ -66,7 +78,7 @@ class ConvertOptions:
     equalize: bool = True
     correct_bias: bool = True
     round_weights: bool = True
-    partners: bool = False
+    partners: Literal["auto", "all", "none"] = "auto"
     budget: float | None = None
     keep_float: tuple[str, ...] = ()
     max_float_share: float = 1.0

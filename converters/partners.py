@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 
 from edgeseg.converters.graph import GraphIndex, attribute
 
-__all__ = ["Skip", "residual_skips", "shared_groups"]
+__all__ = ["PartnerRule", "Skip", "find_partners", "residual_skips", "shared_groups", "useful_groups", "useful_skips"]
+
+PartnerRule = Literal["auto", "all", "none"]
+"""Which partners can be taken: those that can save something, every one, or none."""
 
 _SUMS = ("Add", "Sum")
 
@@ -46,6 +50,26 @@ class Skip:
     tensor: str
 
 
+def find_partners(
+    model: onnx.ModelProto, int8_layers: Collection[str], tensors: Collection[str], rule: PartnerRule
+) -> tuple[tuple[Skip, ...], tuple[tuple[str, ...], ...]]:
+    """Skip inputs of sums that can be quantized, and groups of tensors that can have one range.
+
+    Args:
+        model: the float graph, with named nodes.
+        int8_layers: names of the layers in INT8.
+        tensors: what they read, in the order of the graph.
+        rule: which are wanted.
+    """
+    if rule == "none":
+        return (), ()
+    skips = residual_skips(model, int8_layers)
+    if rule == "auto":
+        skips = useful_skips(model, skips, int8_layers, tensors)
+    groups = shared_groups(model, dict.fromkeys((*tensors, *(skip.tensor for skip in skips))))
+    return skips, useful_groups(model, groups, int8_layers) if rule == "auto" else groups
+
+
 def residual_skips(model: onnx.ModelProto, int8_layers: Collection[str]) -> tuple[Skip, ...]:
     """The skip inputs of sums of an INT8 convolution and something else.
 
@@ -69,6 +93,35 @@ def residual_skips(model: onnx.ModelProto, int8_layers: Collection[str]) -> tupl
             branch = max(branches, key=lambda name: position[name])
             skips.append(Skip(node.name, next(name for name in node.input if name != branch)))
     return tuple(skips)
+
+
+def useful_skips(
+    model: onnx.ModelProto, skips: Collection[Skip], int8_layers: Collection[str], quantized: Collection[str]
+) -> tuple[Skip, ...]:
+    """The skips that nothing reads in float any more once they are quantized.
+
+    Elsewhere the float tensor has to be written all the same, and its INT8 twin comes on top.
+
+    Args:
+        model: the float graph, with named nodes.
+        skips: from `residual_skips`.
+        int8_layers: names of the layers in INT8.
+        quantized: the tensors that these read.
+    """
+    index, sums = GraphIndex(model), {(skip.node, skip.tensor) for skip in skips}
+
+    def in_int8(reader: onnx.NodeProto, tensor: str) -> bool:
+        if reader.name in int8_layers or (reader.name, tensor) in sums:
+            return True
+        return reader.op_type in _MOVES and any(
+            True for o in reader.output for _ in _quantized_behind(index, o, quantized)
+        )
+
+    return tuple(
+        skip
+        for skip in skips
+        if skip.tensor not in index.outputs and all(in_int8(node, skip.tensor) for node in index.consumers(skip.tensor))
+    )
 
 
 def _made_by(index: GraphIndex, tensor: str) -> str:
@@ -106,6 +159,29 @@ def shared_groups(model: onnx.ModelProto, tensors: Collection[str]) -> tuple[tup
     for tensor in tensors:
         groups.setdefault(find(tensor), []).append(tensor)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def useful_groups(
+    model: onnx.ModelProto, groups: Collection[tuple[str, ...]], int8_layers: Collection[str]
+) -> tuple[tuple[str, ...], ...]:
+    """The groups that save a kernel.
+
+    A tensor that is only moved together has no kernel that could round it in passing, as one that is computed has:
+    where something else than INT8 layers reads it too, it is written in float, and each rounding of it is a kernel.
+
+    Args:
+        model: the float graph, with named nodes.
+        groups: from `shared_groups`.
+        int8_layers: names of the layers in INT8.
+    """
+    index = GraphIndex(model)
+
+    def moved_on(tensor: str) -> bool:
+        producer = index.producer(tensor)
+        moved = producer is not None and producer.op_type in _MOVES
+        return moved and any(node.name not in int8_layers for node in index.consumers(tensor))
+
+    return tuple(group for group in groups if any(moved_on(tensor) for tensor in group))
 
 
 def _quantized_behind(index: GraphIndex, tensor: str, quantized: Collection[str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, copy_model, remove_unused, set_constant
 from edgeseg.converters.macs import COMPUTE, macs
-from edgeseg.converters.partners import Skip, residual_skips
+from edgeseg.converters.partners import PartnerRule, Skip, find_partners
 from edgeseg.errors import CalibrationError, UnsupportedModelError
 from edgeseg.manifest import Layer
 
@@ -45,12 +45,14 @@ class Placement:
     Attributes:
         layers: every compute node with its precision, MACs, and the reason where it stays in float.
         tensors: activation tensors that INT8 layers read, in the order of the graph.
-        skips: inputs of sums that are quantized too.
+        skips: inputs of sums that are quantized too, or can be.
+        groups: tensors that one concatenation brings together and that can have one range.
     """
 
     layers: tuple[Layer, ...]
     tensors: tuple[str, ...]
     skips: tuple[Skip, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
     @property
     def quantized(self) -> tuple[str, ...]:
@@ -59,14 +61,14 @@ class Placement:
 
 
 def plan_placement(
-    model: onnx.ModelProto, keep_float: Mapping[str, str] | None = None, *, partners: bool = False
+    model: onnx.ModelProto, keep_float: Mapping[str, str] | None = None, *, partners: PartnerRule = "none"
 ) -> Placement:
     """Decide for each compute node whether it is quantized.
 
     Args:
         model: the float graph, with named nodes and static shapes.
         keep_float: why layers stay in float that could be quantized, by name.
-        partners: also quantize the skip inputs of sums that INT8 convolutions take part in.
+        partners: which skip inputs of sums and which tensors brought together by concatenations can be taken too.
 
     Raises:
         UnsupportedModelError: when no convolution can be quantized.
@@ -88,8 +90,8 @@ def plan_placement(
                 "larger --budget"
             )
         raise UnsupportedModelError("expected convolutions with constant weights, but the graph has none to quantize")
-    skips = residual_skips(model, {layer.name for layer in layers if layer.precision == "int8"}) if partners else ()
-    return Placement(tuple(layers), tuple(tensors), skips)
+    int8 = {layer.name for layer in layers if layer.precision == "int8"}
+    return Placement(tuple(layers), tuple(tensors), *find_partners(model, int8, tuple(tensors), partners))
 
 
 def _reason_for_float(node: onnx.NodeProto, constants: set[str]) -> str:

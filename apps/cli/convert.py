@@ -21,7 +21,8 @@ from edgeseg.apps.cli.options import (
 from edgeseg.apps.cli.results import add_json_argument, only_results_on_stdout, print_json, scores_summary, spread
 from edgeseg.bundle import SMALLER
 from edgeseg.calibration.ranges import AUTO, METHODS
-from edgeseg.converters.options import DEFAULT_BUDGET, DEFAULT_COUNT, DEFAULT_METHOD, TARGETS, ConvertOptions
+from edgeseg.calibration.table import read_table
+from edgeseg.converters.options import DEFAULT_BUDGET, DEFAULT_COUNT, DEFAULT_METHOD, PARTNERS, TARGETS, ConvertOptions
 from edgeseg.errors import UsageError
 from edgeseg.zoo import SHIPPED, network_file
 
@@ -85,9 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     quantization.add_argument(
         "--partners",
-        action="store_true",
-        help="also quantize the skip inputs of sums and give concatenated tensors one range: fewer kernels on a GPU, "
-        "at a cost in accuracy that is measured and shown",
+        nargs="?",
+        const="all",
+        choices=PARTNERS,
+        default=ConvertOptions().partners,
+        help="skip inputs of sums that are quantized and concatenated tensors that get one range, for fewer kernels on "
+        "a GPU: auto (default): those that can save something and leave the logits as they were; all; or none",
     )
     _add_mixed_precision_arguments(parser)
     quantization.add_argument(
@@ -237,6 +241,7 @@ def summary(result: ConvertResult) -> dict[str, Any]:
         "method": quantization.method,
         "scores": scores_summary(manifest.scores),
         "smaller": _smaller(result),
+        "partners": _partners(result),
         "layers": {
             "int8": quantization.count("int8"),
             "float": quantization.count("float"),
@@ -260,6 +265,16 @@ def _smaller(result: ConvertResult) -> dict[str, Any] | None:
     return {"size": [entry.height, entry.width], "scores": scores_summary(held.manifest.scores)}
 
 
+def _partners(result: ConvertResult) -> dict[str, Any] | None:
+    """How many were taken and not, and what they cost together, in dB; None where there was none to take."""
+    quantization = result.bundle.manifest.quantization
+    found = None if quantization.number_format == "FP16" else read_table(result.bundle, "the summary").partners
+    if found is None:
+        return None
+    taken = len(found.taken)
+    return {"taken": taken, "left": len(found.groups) - taken, "loss": found.loss, "tolerance": found.tolerance}
+
+
 def _text(result: ConvertResult) -> str:
     manifest = result.bundle.manifest
     scores, quantization = manifest.scores, manifest.quantization
@@ -268,6 +283,9 @@ def _text(result: ConvertResult) -> str:
     ranges = f"{quantization.method} over {result.frames} frames" if result.frames else "none: FP16 needs none"
     seen = " that calibration never saw" if result.frames else ""
     lines = [f"{result.bundle.path}", f"  layers  {layers}", f"  ranges  {ranges}"]
+    if (joined := _partners(result)) is not None:
+        total = joined["taken"] + joined["left"]
+        lines.append(f"  joined  {joined['taken']} of {total} partners of layers, for {joined['loss']:.2f} dB")
     if scores is None and result.frames:
         lines.append("  scores  none: every frame went into calibration; give more frames or --score-frames")
     elif scores is None:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from edgeseg.calibration.ranges import LEVELS
-from edgeseg.calibration.table import CalibrationTable, Entry, SharedRange
+from edgeseg.calibration.table import CalibrationTable, Entry
 from edgeseg.converters.report.markup import Markup, element, join
 from edgeseg.converters.report.numbers import count, percent, quantity, ticks
+from edgeseg.converters.report.partners import partner_table
 
 __all__ = ["DRAWN", "range_section"]
 
@@ -42,42 +43,9 @@ def range_section(table: CalibrationTable) -> Markup:
         element("p", intro, class_="intro"),
         element("div", *(_card(name, entry) for name, entry in entries[:DRAWN]), class_="cards"),
         _list(entries),
-        _shared(table.shared),
+        partner_table(table),
         id="ranges",
     )
-
-
-def _shared(groups: Sequence[SharedRange]) -> Markup:
-    """Tensors of one range, and how much noise sharing adds at the layers that read them."""
-    if not groups:
-        return join()
-    columns = ("Tensors", "Range \u00b1", "Cost")
-    head = element("tr", *(element("th", c, scope="col", class_="num" if i else None) for i, c in enumerate(columns)))
-    rows = [
-        element(
-            "tr",
-            element("td", *(element("code", f"{name} ") for name in group.tensors)),
-            element("td", quantity(group.amax), class_="num"),
-            element("td", _cost(group), class_="num"),
-        )
-        for group in groups
-    ]
-    intro = (
-        "Tensors that a concatenation brings together have one range, so that it runs in INT8. The cost is the noise "
-        "at the outputs of the layers that read them, against a range for each."
-    )
-    table = element("table", element("thead", head), element("tbody", *rows), class_="list")
-    return join(
-        element("h3", "Shared ranges"),
-        element("p", intro, class_="intro"),
-        element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Shared ranges"),
-    )
-
-
-def _cost(group: SharedRange) -> str:
-    if group.own_noise <= 0 or group.noise <= 0:
-        return "not measurable"
-    return f"{10 * math.log10(group.noise / group.own_noise):+.1f} dB"
 
 
 def _card(name: str, entry: Entry) -> Markup:

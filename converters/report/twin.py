@@ -42,7 +42,7 @@ def report_json(content: ReportContent) -> str:
         "sensitivity": _sensitivity(content),
         "worst_frames": _worst(content),
         "ranges": _ranges(table) if table else [],
-        "shared_ranges": [dataclasses.asdict(group) for group in table.shared] if table else [],
+        "partners": table.partners.to_dict() if table and table.partners else None,
         "steps": content.steps,
         "seconds": sum(content.steps.values()),
         "peak_rss_mb": content.peak_rss_mb,

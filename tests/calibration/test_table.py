@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from edgeseg.calibration.observers import Histogram, HistogramObserver
+from edgeseg.calibration.partners import Partner, Partners
 from edgeseg.calibration.ranges import METHODS
 from edgeseg.calibration.table import (
     REPORT_BINS,
     CalibrationTable,
     Entry,
-    SharedRange,
     calibration_key,
     choose_ranges,
 )
@@ -73,8 +73,9 @@ class TestEntry:
 class TestJson:
     def test_round_trip_is_exact(self) -> None:
         assert CalibrationTable.from_json(table().to_json()) == table()
-        shared = replace(table(), shared=(SharedRange(("input", "/conv/Conv_output_0"), 3.0, 0.25, 0.125),))
-        assert CalibrationTable.from_json(shared.to_json()) == shared
+        group = Partner("concatenation", ("input", "/conv/Conv_output_0"), "", 0.25, taken=False)
+        joined = replace(table(), partners=Partners((group,), -0.125, 0.5))
+        assert CalibrationTable.from_json(joined.to_json()) == joined
         empty = CalibrationTable("k", "mse", (), {})
         assert CalibrationTable.from_json(empty.to_json()) == empty
 
@@ -128,18 +129,21 @@ class TestJson:
         with pytest.raises(CalibrationError, match=r"must be positive and finite, but are -1\.0"):
             CalibrationTable.from_json(json.dumps(data))
 
-    def test_a_table_of_before_there_were_shared_ranges(self) -> None:
+    def test_a_table_of_before_there_were_partners(self) -> None:
         data = json.loads(table().to_json())
-        del data["shared"]
+        del data["partners"]
         assert CalibrationTable.from_json(json.dumps(data)) == table()
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("amax", 0), ("noise", -1), ("own_noise", float("inf")), ("tensors", ["a"]), ("tensors", None)],
+        [("kind", "product"), ("loss", float("inf")), ("tensors", []), ("tensors", None), ("node", ...)],
     )
-    def test_a_shared_range_that_cannot_be(self, field: str, value: object) -> None:
+    def test_a_partner_that_cannot_be(self, field: str, value: object) -> None:
         data = json.loads(table().to_json())
-        data["shared"] = [{"tensors": ["a", "b"], "amax": 1, "noise": 1, "own_noise": 1, field: value}]
+        group = {"kind": "sum", "tensors": ["a"], "node": "add", "loss": 0.1, "taken": True, field: value}
+        if value is ...:
+            del group[field]
+        data["partners"] = {"groups": [group], "loss": 0.1, "tolerance": None}
         with pytest.raises(CalibrationError, match=r"cannot be|does not fit"):
             CalibrationTable.from_json(json.dumps(data))
 

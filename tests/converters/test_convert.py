@@ -120,9 +120,9 @@ class TestBundle:
 
 class TestPartners:
     def test_skips_are_quantized_and_said(self, model: Path, frames: Path) -> None:
-        plain = convert(model, str(frames), UNIT)
+        plain = convert(model, str(frames), dataclasses.replace(UNIT, partners="none"))
         joined = convert(
-            model, str(frames), dataclasses.replace(UNIT, partners=True, output=model.parent / "joined.edgeseg")
+            model, str(frames), dataclasses.replace(UNIT, partners="all", output=model.parent / "joined.edgeseg")
         )
         before, after = plain.bundle.manifest.quantization, joined.bundle.manifest.quantization
         assert "quantized partners" in after.techniques
@@ -139,7 +139,11 @@ class TestPartners:
 
     def test_not_with_a_budget(self, model: Path, frames: Path) -> None:
         with pytest.raises(UsageError, match="--partners quantizes sums, which --budget cannot leave in float"):
-            convert(model, str(frames), dataclasses.replace(UNIT, partners=True, budget=1.0))
+            convert(model, str(frames), dataclasses.replace(UNIT, partners="all", budget=1.0))
+
+    def test_an_unknown_choice(self, model: Path, frames: Path) -> None:
+        with pytest.raises(UsageError, match="partners"):
+            convert(model, str(frames), dataclasses.replace(UNIT, partners="some"))  # type: ignore[arg-type]
 
 
 class TestReuse:

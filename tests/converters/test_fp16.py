@@ -161,7 +161,7 @@ class TestRefusals:
             ({"method": "mse"}, "--method says"),
             ({"count": 3}, "--count says"),
             ({"equalize": False, "correct_bias": False}, "--no-equalize, --no-bias-correction say"),
-            ({"partners": True}, "--partners says"),
+            ({"partners": "all"}, "--partners says"),
             ({"budget": 0.5, "target": "cpu"}, "--budget, --target say"),
             ({"keep_float": ("*",), "max_float_share": 0.5}, "--keep-float, --max-float-share say"),
             ({"search_frames": "x", "search_labels": Path("y")}, "--search-frames, --search-labels say"),

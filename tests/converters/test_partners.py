@@ -9,7 +9,14 @@ from support.graphs import GraphBuilder, random_frame, run_graph, toy_network
 
 from edgeseg.converters.graph import copy_model
 from edgeseg.converters.lint import advise
-from edgeseg.converters.partners import Skip, residual_skips, shared_groups
+from edgeseg.converters.partners import (
+    PartnerRule,
+    Skip,
+    residual_skips,
+    shared_groups,
+    useful_groups,
+    useful_skips,
+)
 from edgeseg.converters.place import place_qdq, plan_placement, remove_qdq
 
 
@@ -91,17 +98,60 @@ class TestGroups:
         assert shared_groups(model, [t for t in tensors if t != "both_out"]) == ()
 
 
+class TestWhatCanSaveSomething:
+    def skips(self, *readers: str) -> tuple[Skip, ...]:
+        """Of x + conv(x), with x read by more."""
+        builder = GraphBuilder()
+        x = builder.add("Relu", builder.conv("image", 3, 4, name="stem"), name="start")
+        total = builder.add("Add", x, builder.conv(x, 4, 4, name="branch"), name="sum")
+        for reader in readers:
+            other = builder.add("Sigmoid", x) if reader == "Sigmoid" else builder.add("Concat", x, total, axis=1)
+            total = builder.add(
+                "Add", builder.conv(total, 4, 2), builder.conv(other, 8 if reader == "Concat" else 4, 2)
+            )
+        model = builder.model(total)
+        plain = plan_placement(model)
+        int8 = {layer.name for layer in plain.layers}
+        return useful_skips(model, residual_skips(model, {"branch"}), int8, plain.tensors)
+
+    @pytest.mark.parametrize(("readers", "useful"), [((), True), (("Concat",), True), (("Sigmoid",), False)])
+    def test_a_skip_that_nothing_reads_in_float_any_more(self, readers: tuple[str, ...], useful: bool) -> None:
+        assert self.skips(*readers) == ((Skip("sum", "start_out"),) if useful else ())
+
+    def test_a_skip_that_is_an_output(self) -> None:
+        builder = GraphBuilder()
+        x = builder.add("Relu", builder.conv("image", 3, 4, name="stem"), name="start")
+        model = builder.model(builder.add("Add", x, builder.conv(x, 4, 4, name="branch"), name="sum"))
+        skips = residual_skips(model, {"branch"})
+        assert useful_skips(model, skips, {"branch"}, ["start_out"]) == skips
+        model.graph.output.append(onnx.ValueInfoProto(name="start_out"))
+        assert useful_skips(model, skips, {"branch"}, ["start_out"]) == ()
+
+    def test_a_group_with_what_is_moved_together_and_moved_on(self) -> None:
+        """One concatenation that a layer and another concatenation read; the last is read by layers alone."""
+        builder = GraphBuilder()
+        first = builder.add("Relu", builder.conv("image", 3, 4, name="a"), name="first")
+        both = builder.add("Concat", first, builder.conv("image", 3, 4, name="b"), axis=1, name="both")
+        more = builder.add("Concat", both, builder.conv(both, 8, 2, name="c"), axis=1, name="more")
+        model = builder.model(builder.conv(more, 10, 2, name="d"))
+        plain = plan_placement(model)
+        groups = shared_groups(model, plain.tensors)
+        assert groups == (("both_out", "more_out"),)
+        assert useful_groups(model, groups, {"a", "b", "c", "d"}) == groups
+        assert useful_groups(model, (("first_out", "more_out"),), {"a", "b", "c", "d"}) == ()
+
+
 class TestPlacement:
     def test_only_skips_are_added(self) -> None:
         model = toy_network(batch_norm=False)
-        plain, joined = plan_placement(model), plan_placement(model, partners=True)
+        plain, joined = plan_placement(model), plan_placement(model, partners="all")
         assert plain.quantized == plain.tensors == joined.tensors
         assert [skip.node for skip in joined.skips] == [n.name for n in model.graph.node if n.op_type == "Add"]
-        assert plan_placement(model, {"residual": "kept"}, partners=True).skips == ()
+        assert plan_placement(model, {"residual": "kept"}, partners="all").skips == ()
 
     def test_the_sum_reads_what_the_pair_gives(self) -> None:
         model = toy_network(batch_norm=False)
-        joined = plan_placement(model, partners=True)
+        joined = plan_placement(model, partners="all")
         skip = joined.skips[0]
         step = 0.5
         ranges = dict.fromkeys(joined.quantized, 1e3) | {skip.tensor: 127 * step}
@@ -121,8 +171,9 @@ class TestPlacement:
 
     def test_lint_has_nothing_to_advise_any_more(self) -> None:
         model = toy_network(batch_norm=False)
-        for partners, advised in ((False, True), (True, False)):
-            placement = plan_placement(model, partners=partners)
+        rules: tuple[tuple[PartnerRule, bool], ...] = (("none", True), ("all", False))
+        for rule, advised in rules:
+            placement = plan_placement(model, partners=rule)
             placed = place_qdq(model, placement, dict.fromkeys(placement.quantized, 4.0))
             found = {finding.code for finding in advise(placed)}
             assert ("A101" in found) is advised
@@ -130,7 +181,7 @@ class TestPlacement:
 
     def test_the_float_graph_comes_back(self) -> None:
         model = toy_network(batch_norm=False)
-        placement = plan_placement(model, partners=True)
+        placement = plan_placement(model, partners="all")
         again = remove_qdq(place_qdq(model, placement, dict.fromkeys(placement.quantized, 4.0)))
         frame = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
         assert np.array_equal(run_graph(again, image=frame)[0], run_graph(model, image=frame)[0])

@@ -24,7 +24,8 @@ from support.report_content import (
     worst_frame,
 )
 
-from edgeseg.calibration.table import Entry, SharedRange
+from edgeseg.calibration.partners import Partner, Partners
+from edgeseg.calibration.table import Entry
 from edgeseg.converters.report import ReportContent, WorstFrame, report_html
 from edgeseg.errors import MissingDependencyError, ShapeError
 from edgeseg.labels import LabelSet, load_labels
@@ -338,16 +339,29 @@ class TestRanges:
         assert "No tensor was calibrated." in Page(report_html(small(table=ranges()))).text
 
 
-class TestSharedRanges:
-    def test_each_group_with_its_cost(self) -> None:
-        groups = (SharedRange(("a", "b<c"), 3.0, 0.02, 0.01), SharedRange(("d", "e"), 2.0, 0.0, 0.0))
+class TestPartners:
+    def page(self, tolerance: float | None, *groups: Partner) -> str:
         content = report_content()
-        text = Page(
-            report_html(dataclasses.replace(content, table=dataclasses.replace(content.table, shared=groups)))
-        ).text
-        assert "Shared ranges" in text
-        assert "a b<c 3.00 +3.0 dB" in text
-        assert "d e 2.00 not measurable" in text
+        table = dataclasses.replace(content.table, partners=Partners(groups, 0.31, tolerance))
+        return Page(report_html(dataclasses.replace(content, table=table))).text
 
-    def test_none_without_groups(self) -> None:
-        assert "Shared ranges" not in report_html(report_content())
+    def test_each_with_its_cost_and_why_it_was_not_taken(self) -> None:
+        first = next(iter(report_content().table.entries))
+        text = self.page(
+            0.5,
+            Partner("sum", (first,), "add<1", -0.125, taken=True),
+            Partner("sum", ("b",), "add_2", 0.375, taken=False),
+            Partner("concatenation", ("d", "e"), "", 2.0, taken=False),
+        )
+        assert "Partners of INT8 layers" in text
+        assert "1 of 3 such places are quantized; together they change" in text
+        assert "ratio by -0.31 dB (up to 0.5 dB may be lost)" in text
+        assert re.search(rf"add<1 {re.escape(first)} [\d.]+ -0.12 dB yes", text)
+        assert "add_2 b +0.38 dB no: too costly with the others" in text
+        assert "concatenation d e +2.00 dB no: too costly alone" in text
+
+    def test_all(self) -> None:
+        assert "(all were asked for)" in self.page(None, Partner("sum", ("b",), "add", 3.0, taken=True))
+
+    def test_none_without_partners(self) -> None:
+        assert "Partners of INT8 layers" not in report_html(report_content())

@@ -18,7 +18,7 @@ class TestTwin:
         data = json.loads(report_json(content))
         assert list(data) == [
             "schema_version", "network", "input", "output", "classes", "number_format", "calibration", "scores",
-            "layers", "sensitivity", "worst_frames", "ranges", "shared_ranges", "steps", "seconds", "peak_rss_mb",
+            "layers", "sensitivity", "worst_frames", "ranges", "partners", "steps", "seconds", "peak_rss_mb",
             "remarks", "tools", "files",
         ]  # fmt: skip
         assert data["network"]["name"] == "espnetv2_s2.0_cityscapes"
@@ -49,7 +49,7 @@ class TestTwin:
     def test_fp16(self) -> None:
         data = json.loads(report_json(floating()))
         assert (data["number_format"], json.loads(report_json(small()))["number_format"]) == ("FP16", "INT8")
-        assert (data["ranges"], data["shared_ranges"]) == ([], [])
+        assert (data["ranges"], data["partners"]) == ([], None)
         assert data["calibration"] == {"method": "fp16", "frames": []}
         assert (data["layers"]["int8"], data["layers"]["float"]) == (0, 120)
         assert data["scores"]["int8"] < data["scores"]["float"]
