@@ -156,9 +156,13 @@ def _infer(engine: Engine, arrays: list[Any], callers: int) -> int:
 def _frames(video: Path) -> list[Any]:
     """All frames of a clip."""
     playing = Pipeline(launch_string(str(video), EVERY, find_platform()), live=False)
-    frames = [event.image for event in playing.frames(threading.Event(), 0) if isinstance(event, Arrival)]
+    frames = [_image(event) for event in playing.frames(threading.Event(), 0) if isinstance(event, Arrival)]
     playing.stop()
     return frames
+
+
+def _image(arrival: Arrival) -> Any:
+    return CameraFrame(arrival.pixels, 0, arrival.captured).image
 
 
 def latency(options: argparse.Namespace) -> None:

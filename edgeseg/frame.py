@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,26 @@ from numpy.typing import NDArray
 from edgeseg.errors import ShapeError
 from edgeseg.libraries import require
 
-__all__ = ["FrameFitter", "as_frame", "fit_frame", "lies_on_gpu"]
+__all__ = ["FittableFrame", "FrameFitter", "as_frame", "fit_frame", "lies_on_gpu"]
 
 _CPU_DEVICES = (1, 3)
 """kDLCPU and kDLCUDAHost of DLPack's DLDeviceType: memory that the processor reads."""
+
+
+class FittableFrame(ABC):
+    """A frame in a form of its own, such as a decoder's luma and chroma, that a network's input is made from at once.
+
+    What takes frames to segment takes these too.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3), as of an array."""
+
+    @abstractmethod
+    def fit(self, out: NDArray[np.uint8]) -> None:
+        """Write the frame as RGB at the size of `out`, (h, w, 3) uint8 and contiguous, as `fit_frame` does."""
 
 
 class FrameFitter:
@@ -28,11 +45,14 @@ class FrameFitter:
         self._size = height, width
         self._buffers = threading.local()
 
-    def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(self, frame: NDArray[np.uint8] | FittableFrame) -> NDArray[np.uint8]:
         """The frame at the network's size; in this thread's buffer, until its next call, where work had to be done."""
         buffer = getattr(self._buffers, "buffer", None)
         if buffer is None:
             buffer = self._buffers.buffer = np.empty((*self._size, 3), np.uint8)
+        if isinstance(frame, FittableFrame):
+            frame.fit(buffer)
+            return buffer[None]
         return fit_frame(frame, *self._size, buffer=buffer)
 
 

@@ -87,7 +87,7 @@ def _scratch(logits: tuple[int, ...], width_out: int) -> tuple[NDArray[Any], ...
         width_out: W of the class map.
 
     Returns:
-        `lines` (C + 5, w + 1) float32, `best` (W,) float32, `candidates` (w, C) and `cells` (w, 4) int32, `template`
+        `lines` (C + 8, w + 1) float32, `best` (W,) float32, `candidates` (w, C) and `cells` (w, 4) int32, `template`
         (W,) uint8.
     """
     channels, _, width = logits
@@ -97,7 +97,7 @@ def _scratch(logits: tuple[int, ...], width_out: int) -> tuple[NDArray[Any], ...
         if len(kept) >= _SIZES:
             kept.clear()
         found = kept[channels, width, width_out] = (
-            np.empty((channels + 5, width + 1), np.float32),
+            np.empty((channels + 8, width + 1), np.float32),
             np.empty(width_out, np.float32),
             np.empty((width, channels), np.int32),
             np.empty((width, 4), np.int32),
@@ -113,7 +113,8 @@ def _interpolate(  # type: ignore[no-untyped-def]
     channels, _, width = logits.shape
     height_out, width_out = result.shape
     one = np.float32(1)
-    low_of, high_of, odd, floor, size, largest = lines[0], lines[1], lines[2], lines[3], lines[4], lines[5:]
+    low_of, high_of, odd, floor, size = lines[0], lines[1], lines[2], lines[3], lines[4]
+    limit, count, winner, largest = lines[5], lines[6], lines[7], lines[8:]
     y = 0
     while y < height_out:
         top = row_of[y]
@@ -140,6 +141,15 @@ def _interpolate(  # type: ignore[no-untyped-def]
                 high[x] = most
                 floor[x] = (low if low > floor[x] else floor[x]) + (odd[x] + odd[x + 1])
                 size[x] = size[x] if size[x] > extent else extent
+        for x in range(width):
+            limit[x] = floor[x] - margin * size[x]
+            count[x] = 0
+        for c in range(channels):
+            high = largest[c]
+            for x in range(width):
+                left_over = high[x] >= limit[x]
+                count[x] += np.float32(left_over)
+                winner[x] = np.float32(c) if left_over else winner[x]
         mixed = 0
         start = 0
         while start < width_out:
@@ -147,21 +157,23 @@ def _interpolate(  # type: ignore[no-untyped-def]
             stop = start + 1
             while stop < width_out and column_of[stop] == left:
                 stop += 1
-            limit = floor[left] - margin * size[left]
-            n = 0
-            for c in range(channels):
-                candidates[mixed, n] = c
-                n += largest[c, left] >= limit
-            if n == 0:
+            if count[left] == 0:
                 return 1
-            for i in range(start, stop):
-                template[i] = candidates[mixed, 0]
-            if n > 1:
+            template[start:stop] = np.uint8(winner[left])
+            if count[left] > 1:
+                n = 0
+                for c in range(channels):
+                    candidates[mixed, n] = c
+                    n += largest[c, left] >= limit[left]
+                template[start:stop] = candidates[mixed, 0]
                 cells[mixed, 0], cells[mixed, 1], cells[mixed, 2], cells[mixed, 3] = left, start, stop, n
                 mixed += 1
             start = stop
         for line_out in range(y, end):
             wy = row_weight[line_out]
+            if line_out > y and wy == row_weight[line_out - 1]:
+                result[line_out] = result[line_out - 1]  # a frame larger than the class map has rows twice
+                continue
             uy = one - wy
             result[line_out] = template
             for cell in range(mixed):

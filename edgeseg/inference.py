@@ -12,7 +12,7 @@ from edgeseg import fused
 from edgeseg.backends import ClassMapEngine, DeviceEngine, Engine
 from edgeseg.checks import check_class_map
 from edgeseg.errors import EngineError
-from edgeseg.frame import FrameFitter, as_frame, lies_on_gpu
+from edgeseg.frame import FittableFrame, FrameFitter, as_frame, lies_on_gpu
 from edgeseg.manifest import Manifest
 from edgeseg.segmentation import Timing
 from edgeseg.upsample import Upsampling, frame_logits, nearest_class_map, upsampling
@@ -57,7 +57,7 @@ class FrameInference:
             found = self._on_gpu(engine, frame, class_map)
             milliseconds = 1e3 * (time.perf_counter() - started)
             return found, Timing(decode, 0.0, milliseconds, 0.0, milliseconds)
-        frame = as_frame(frame)
+        frame = _taken(frame)
         size = frame.shape[0], frame.shape[1]
         if class_map is not None:
             check_class_map(class_map, size)
@@ -79,7 +79,7 @@ class FrameInference:
 
     def logits(self, engine: Engine, frame: Any) -> NDArray[np.float32]:
         """See `edgeseg.segmenter.Segmenter.logits`; for a network that gives logits."""
-        frame = as_frame(frame)
+        frame = _taken(frame)
         (output,) = engine.infer([self._fit(frame)])
         axes = self._upsampling((frame.shape[0], frame.shape[1]))
         values = frame_logits(output[0], axes.rows, axes.columns)
@@ -119,3 +119,8 @@ class FrameInference:
             return self._class_map(output, self._upsampling(size), out)
         axes = upsampling(size, self._manifest.map_size, self._manifest.map_size, None)
         return nearest_class_map(output, axes.rows, axes.columns, out)
+
+
+def _taken(frame: Any) -> NDArray[np.uint8] | FittableFrame:
+    """A frame that fits itself, or an array that was checked."""
+    return frame if isinstance(frame, FittableFrame) else as_frame(frame)

@@ -16,6 +16,7 @@ from edgeseg.backends import Backend, Engine, Target
 from edgeseg.bundle import Bundle
 from edgeseg.checks import check_engine
 from edgeseg.errors import EngineError, UsageError
+from edgeseg.frame import FittableFrame
 from edgeseg.inference import FrameInference
 from edgeseg.labels import LabelSet
 from edgeseg.machine import split_threads
@@ -67,14 +68,15 @@ class Segmenter:
         """Classes by index of the class map."""
         return self.bundle.manifest.labels
 
-    def __call__(self, frame: NDArray[Any]) -> Segmentation:
+    def __call__(self, frame: NDArray[Any] | FittableFrame) -> Segmentation:
         """Segment one frame.
 
         Args:
             frame: (H, W, 3) uint8 RGB of any size; another size than the network's is resized bilinearly, and the
                 class map brought back to the frame's size by nearest sampling. An array, or a tensor of another
                 library in the processor's memory (see `edgeseg.frame.as_frame`) or, where the engine runs there, in
-                the GPU's (see `edgeseg.backends.DeviceEngine`); it is not copied from one to the other.
+                the GPU's (see `edgeseg.backends.DeviceEngine`); it is not copied from one to the other. A frame in a
+                form of its own makes the network's input itself.
 
         Raises:
             ShapeError: for another shape or type.
@@ -229,7 +231,7 @@ class Segmenter:
     def _segment(
         self,
         engine: Engine,
-        frame: NDArray[Any],
+        frame: NDArray[Any] | FittableFrame,
         number: int = 0,
         name: str = "",
         decode: float = 0.0,

@@ -213,16 +213,16 @@ class Capture:
             away = time.monotonic() - self._lost_since
             _log.warning("stream %s: %s is back after %.1f s", self.name, self.source.public, away)
             self._lost_since = None
-        if arrival.image.shape != self._size:
+        if arrival.pixels.shape != self._size:
             if self._size is not None:
-                sizes = [f"{size[1]}x{size[0]}" for size in (self._size, arrival.image.shape)]
+                sizes = [f"{size[1]}x{size[0]}" for size in (self._size, arrival.pixels.shape)]
                 _log.warning("stream %s: frames are now %s instead of %s", self.name, sizes[1], sizes[0])
-            self._size = arrival.image.shape
+            self._size = arrival.pixels.shape
         broken, pipeline.broken = pipeline.broken, 0
         number = self._next + arrival.gap
         self._next = number + 1
         self._statistics.arrived(1, arrival.gap - broken, broken)
-        self._deliver(CameraFrame(arrival.image, number, arrival.captured, self.name))
+        self._deliver(CameraFrame(arrival.pixels, number, arrival.captured, self.name))
 
     def _lost(self, ending: Ending, *, first: bool) -> None:
         if first:

@@ -11,8 +11,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.apps.camera.blending import blend, blend_table, warm_up
+from edgeseg.apps.camera.blending import YuvTints, blend, blend_table, blend_yuv, warm_up, yuv_tints
+from edgeseg.apps.camera.element.pixels import FrameLayout
 from edgeseg.apps.camera.results import CameraResult
+from edgeseg.apps.camera.yuv import YuvFrame
 from edgeseg.errors import UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.libraries import require
@@ -99,6 +101,23 @@ def draw(result: CameraResult, drawing: Drawing, frames_per_second: float | None
     return picture
 
 
+def _draw_on_yuv(result: CameraResult, drawing: Drawing) -> YuvFrame | None:
+    """An overlay in the decoder's format; None where that cannot be: text and masks are drawn in RGB."""
+    frame = result.frame.pixels
+    if not isinstance(frame, YuvFrame) or drawing.style != "overlay" or drawing.legend or drawing.rate:
+        return None
+    # Encoders halve the sides, and not all of them can say that luma has the full range.
+    if frame.layout.full_range or frame.layout.height % 2 or frame.layout.width % 2:
+        return None
+    return blend_yuv(frame, result.segmentation.class_map, _tints(result.segmentation.labels, drawing, frame.layout))
+
+
+@functools.lru_cache(maxsize=8)
+def _tints(labels: LabelSet, drawing: Drawing, layout: FrameLayout) -> YuvTints:
+    shown = drawing.shown(labels)
+    return yuv_tints(layout, labels.colors(), shown | (np.arange(256) >= len(labels)), drawing.alpha)
+
+
 @functools.lru_cache(maxsize=8)
 def _tables(labels: LabelSet, drawing: Drawing) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.uint8]]:
     """Which classes are drawn, the colours of those alone, and their blends with every value of a frame."""
@@ -147,6 +166,7 @@ class Painter:
             warm_up()
         self._lock = threading.Lock()
         self._drawn: tuple[CameraResult, NDArray[np.uint8]] | None = None
+        self._drawn_on_yuv: tuple[CameraResult, YuvFrame | None] | None = None
         self._finished: float | None = None
         self._interval: float | None = None
 
@@ -167,3 +187,17 @@ class Painter:
             picture.flags.writeable = False
             self._drawn = result, picture
             return picture
+
+    def paint_for_video(self, result: CameraResult) -> NDArray[np.uint8] | YuvFrame:
+        """The same for an encoder: in the decoder's own format where the drawing can be made in it, else as `paint`.
+
+        An encoder takes luma and chroma, so that nothing is converted on the way.
+
+        Raises:
+            LabelError, MissingDependencyError: as `draw`.
+        """
+        with self._lock:
+            if self._drawn_on_yuv is None or self._drawn_on_yuv[0] is not result:
+                self._drawn_on_yuv = result, _draw_on_yuv(result, self.drawing)
+            picture = self._drawn_on_yuv[1]
+        return self.paint(result) if picture is None else picture

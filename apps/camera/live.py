@@ -191,15 +191,15 @@ class Live:
             self._stop_sinks()
             self._done.set()
 
-    def _work_ahead(self, stream: Callable[[Iterator[NDArray[Any]]], Iterator[Segmentation]]) -> None:
+    def _work_ahead(self, stream: Callable[[Iterator[Any]], Iterator[Segmentation]]) -> None:
         """Where every frame counts and none is late, several are in the network at once."""
         waiting: deque[CameraFrame] = deque()
 
-        def frames() -> Iterator[NDArray[Any]]:
+        def frames() -> Iterator[Any]:
             while (frame := self._intake.take()) is not None:
                 if not self._is_skipped(frame):
                     waiting.append(frame)
-                    yield frame.image
+                    yield frame.pixels
 
         for segmentation in stream(frames()):
             self._finish(waiting.popleft(), segmentation)
@@ -214,8 +214,10 @@ class Live:
     def _work(self, frame: CameraFrame) -> None:
         if self._is_skipped(frame):
             return
+        network = self._networks[self.network.level]
         try:
-            segmentation = self._networks[self.network.level](frame.image)
+            # A segmenter takes what the decoder gave; a program's own function takes RGB.
+            segmentation = network(frame.pixels) if isinstance(network, Segmenter) else network(frame.image)
         except ShapeError as error:
             self.statistics[frame.stream].failed()
             _log.warning("stream %s: frame %d: %s", frame.stream, frame.number, error)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.apps.camera.gst import gstreamer
-from edgeseg.apps.camera.pixels import TAKEN, FrameReader, warm_up
+from edgeseg.apps.camera.pixels import TAKEN, FrameReader
 from edgeseg.apps.camera.sources import ARRIVALS, FRAMES, PYTHON_FRAMES
+from edgeseg.apps.camera.yuv import YuvFrame, warm_up
 from edgeseg.errors import EdgesegError, UsageError
 
 __all__ = ["Arrival", "Ending", "Pipeline", "error_text"]
@@ -41,12 +42,12 @@ class Arrival:
     """A frame out of the pipeline.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, an array of its own.
+        pixels: (H, W, 3) uint8 RGB, or a frame in I420 or NV12; memory of its own.
         gap: frames that came before it and were left out in the pipeline, or broken.
         captured: `time.monotonic()` of its capture.
     """
 
-    image: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | YuvFrame
     gap: int
     captured: float
 
@@ -96,6 +97,8 @@ class Pipeline:
         self._sink = _only_appsink(self._gst, self._pipeline)
         self.python_source = self._pipeline.get_by_name(PYTHON_FRAMES)
         self._bus = self._pipeline.get_bus()
+        kinds = self._gst.MessageType
+        self._looked_for = kinds.ERROR | kinds.EOS | kinds.SEGMENT_DONE | kinds.WARNING | kinds.LATENCY
         self._read = FrameReader()
         if TAKEN in launch:
             warm_up()
@@ -167,8 +170,7 @@ class Pipeline:
 
     def _look_at_bus(self) -> Ending | None:
         kinds = self._gst.MessageType
-        wanted = kinds.ERROR | kinds.EOS | kinds.SEGMENT_DONE | kinds.WARNING | kinds.LATENCY
-        while (message := self._bus.pop_filtered(wanted)) is not None:
+        while (message := self._bus.pop_filtered(self._looked_for)) is not None:
             if message.type == kinds.ERROR:
                 return Ending("error", error_text(message))
             if message.type == kinds.EOS:
@@ -226,13 +228,13 @@ class Pipeline:
         buffer = sample.get_buffer()
         gap, self._carried = self._carried + self._gap(buffer.pts), 0
         try:
-            image = self._read(sample)
+            pixels = self._read(sample)
         except EdgesegError as error:
             self.broken += 1
             self._carried = gap + 1
             _log.debug("broken frame: %s", error)
             return None
-        return Arrival(image, gap, self._captured(sample, buffer, now))
+        return Arrival(pixels, gap, self._captured(sample, buffer, now))
 
     def _captured(self, sample: Any, buffer: Any, now: float) -> float:
         """When a frame was captured: its time stamp on the pipeline's clock, brought to time.monotonic()."""

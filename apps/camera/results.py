@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.apps.camera.yuv import YuvFrame
 from edgeseg.labels import LabelSet
 from edgeseg.segmentation import Segmentation
 
@@ -19,16 +21,21 @@ class CameraFrame:
     """One frame of a stream.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, the receiver's own: nothing writes to it any more.
+        pixels: (H, W, 3) uint8 RGB, or a decoder's frame as it is; nothing writes to it any more.
         number: position in the stream, from 0, counted over reconnections and with the frames that were dropped.
         captured: `time.monotonic()` in seconds when the source captured it, or when it arrived where that is unknown.
         stream: name of the stream, "0", "1", ... in the order of `--source`.
     """
 
-    image: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | YuvFrame
     number: int
     captured: float
     stream: str = "0"
+
+    @functools.cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """The frame as (H, W, 3) uint8 RGB, made when it is first asked for; nobody writes to it."""
+        return self.pixels.rgb() if isinstance(self.pixels, YuvFrame) else self.pixels
 
 
 @dataclass(frozen=True, eq=False)

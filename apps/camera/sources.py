@@ -193,7 +193,9 @@ def _video(address: str, options: SourceOptions, platform: Platform) -> list[str
     demuxers = {".mp4": "qtdemux", ".mov": "qtdemux", ".m4v": "qtdemux", ".mkv": "matroskademux"}
     demuxer = demuxers.get(path.suffix.lower())
     if options.codec is None or demuxer is None:
-        parts = [f"uridecodebin uri={_quoted(path.resolve().as_uri())}"]
+        # Sound would be decoded too, for nobody.
+        pictures = 'caps="video/x-raw(ANY)" expose-all-streams=false'
+        parts = [f"uridecodebin uri={_quoted(path.resolve().as_uri())} {pictures}"]
     else:
         opened = f"filesrc location={_quoted(str(path))}"
         parts = [opened, demuxer, *decoder(options.codec, options.decoder, platform)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import FrameError
 from edgeseg.libraries import require
 
-__all__ = ["FORMATS", "MATRICES", "FrameLayout", "planes_of", "rgb_of", "tables_of"]
+__all__ = ["FORMATS", "MATRICES", "FrameLayout", "planes_of", "rgb_of", "tables_of", "to_yuv"]
 
 Planes = tuple[NDArray[np.uint8], ...]
 
@@ -52,6 +52,12 @@ class FrameLayout:
     def is_yuv(self) -> bool:
         """Whether the planes are luma and chroma."""
         return self.format in CHROMA
+
+    @property
+    def size(self) -> int:
+        """Bytes from the buffer's first to the last plane's last row."""
+        rows = -(-self.height // 2) if self.is_yuv else self.height
+        return self.offsets[-1] + self.strides[-1] * rows
 
     @property
     def has_alpha(self) -> bool:
@@ -124,7 +130,7 @@ def tables_of(layout: FrameLayout, colors: NDArray[np.uint8]) -> Planes:
         One (256, 1, C) uint8 table by plane, as OpenCV's LUT takes them.
     """
     if layout.is_yuv:
-        matrix, offset = _to_yuv(layout)
+        matrix, offset = to_yuv(layout)
         yuv = np.clip(np.rint(colors @ matrix.T + offset), 0, 255).astype(np.uint8)
         first = np.cumsum((1, *CHROMA[layout.format][:-1]))
         return tuple(np.ascontiguousarray(part[:, None]) for part in np.split(yuv, first, axis=1))
@@ -133,7 +139,7 @@ def tables_of(layout: FrameLayout, colors: NDArray[np.uint8]) -> Planes:
     return (np.ascontiguousarray(table[:, None, [column[letter] for letter in layout.format]]),)
 
 
-def _to_yuv(layout: FrameLayout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def to_yuv(layout: FrameLayout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Matrix and offset from RGB in 0..255 to 8-bit YUV (ITU-R BT.709-6, 3.2 to 3.5, with the format's Kr and Kb)."""
     red, blue = MATRICES[layout.matrix]
     luma = np.array([red, 1 - red - blue, blue])
@@ -144,6 +150,6 @@ def _to_yuv(layout: FrameLayout) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 def _from_yuv(layout: FrameLayout) -> NDArray[np.float64]:
     """(3, 4) matrix from YUV to RGB, the offset in its last column, as OpenCV's transform takes it."""
-    matrix, offset = _to_yuv(layout)
+    matrix, offset = to_yuv(layout)
     inverse = np.linalg.inv(matrix)
     return np.concatenate([inverse, -(inverse @ offset)[:, None]], axis=1)

@@ -52,7 +52,7 @@ class Display(WorkerSink):
         if self._pipeline is None:
             return
         self._first = result.frame.captured if self._first is None else self._first
-        self._pipeline.push(self._painter.paint(result), max(result.frame.captured - self._first, 0.0), 25.0)
+        self._pipeline.push(self._painter.paint_for_video(result), max(result.frame.captured - self._first, 0.0), 25.0)
 
     def close(self) -> None:
         """Close the window."""

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.apps.camera.element.pixels import FrameLayout
 from edgeseg.apps.camera.feed import buffer_of, caps_of
-from edgeseg.apps.camera.gst import APT, gstreamer
+from edgeseg.apps.camera.gst import APT, gstreamer, mapped
 from edgeseg.apps.camera.pipeline import error_text
 from edgeseg.apps.camera.platform import Platform
+from edgeseg.apps.camera.yuv import YuvFrame, yuv_of
 from edgeseg.errors import MissingDependencyError, OutputError
 from edgeseg.libraries import require
 
-__all__ = ["PICTURES", "Encoding", "fitted", "h264"]
+__all__ = ["PICTURES", "Encoding", "PictureForm", "fitted", "h264"]
 
 _STEP = 0.002  # seconds between two looks at whether the encoder has taken its picture
 PICTURES = "pictures"
@@ -49,6 +51,47 @@ def h264(platform: Platform, *, bitrate: int, rate: float) -> str:
     return f"videoconvert ! video/x-raw,format=I420 ! {name} {options[name]} ! h264parse"
 
 
+_MATRIX_NUMBERS = {"bt709": 3, "bt601": 4, "smpte240m": 5, "bt2020": 6}
+"""GstVideoColorMatrix of video-color.h."""
+
+
+class PictureForm:
+    """What all pictures of one encoder are brought to: the size of the first, and its colours.
+
+    Args:
+        first: (H, W, 3) uint8 RGB, or a frame with even sides in a decoder's format.
+    """
+
+    def __init__(self, first: NDArray[np.uint8] | YuvFrame) -> None:
+        # H.264 halves the colours' resolution: its sides are even.
+        self.size = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
+        self._layout: FrameLayout | None = first.layout if isinstance(first, YuvFrame) else None
+
+    def caps(self, rate: float) -> Any:
+        """Caps of all pictures; rate 0 for one that varies."""
+        caps = caps_of((*self.size, 3), rate)
+        if self._layout is not None:
+            full_range = 1 if self._layout.full_range else 2
+            caps.set_value("format", self._layout.format)
+            caps.set_value("colorimetry", f"{full_range}:{_MATRIX_NUMBERS[self._layout.matrix]}:0:0")
+        return caps
+
+    def buffer(self, picture: NDArray[np.uint8] | YuvFrame) -> Any:
+        """A new Gst.Buffer with a picture; one of another size than the first is fitted into that."""
+        layout = self._layout
+        if layout is not None and isinstance(picture, YuvFrame) and picture.layout == layout:
+            frame = picture
+        else:
+            rgb = fitted(picture.rgb() if isinstance(picture, YuvFrame) else picture, self.size)
+            if layout is None:
+                return buffer_of(rgb)
+            frame = yuv_of(rgb, layout)
+        buffer = gstreamer().Gst.Buffer.new_allocate(None, frame.data.size, None)
+        with mapped(buffer, write=True) as content:
+            np.copyto(content, frame.data)
+        return buffer
+
+
 class Encoding:
     """A pipeline with an appsrc `pictures` that is filled picture by picture.
 
@@ -66,17 +109,17 @@ class Encoding:
             raise OutputError(f"cannot show results at {address}: {error.message}") from error
         self._source = self._pipeline.get_by_name(PICTURES)
         self._bus = self._pipeline.get_bus()
-        self._size: tuple[int, int] | None = None
+        self._form: PictureForm | None = None
         if self._pipeline.set_state(self._gst.State.PLAYING) == self._gst.StateChangeReturn.FAILURE:
             text = self._failure() or "the pipeline does not start"
             self._pipeline.set_state(self._gst.State.NULL)
             raise OutputError(f"cannot write {address}: {text}")
 
-    def push(self, picture: NDArray[np.uint8], seconds: float, rate: float) -> None:
+    def push(self, picture: NDArray[np.uint8] | YuvFrame, seconds: float, rate: float) -> None:
         """Append a picture; one of another size than the first is fitted into that.
 
         Args:
-            picture: (H, W, 3) uint8 RGB.
+            picture: (H, W, 3) uint8 RGB, or a frame with even sides in a decoder's format.
             seconds: when it is shown, from the first.
             rate: frames per second, for the file's description.
 
@@ -84,15 +127,14 @@ class Encoding:
             OutputError: when the pipeline has failed.
         """
         self.check()
-        if self._size is None:
-            # H.264 halves the colours' resolution: its sides are even.
-            self._size = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
-            self._source.set_property("caps", caps_of((*self._size, 3), rate))
+        if self._form is None:
+            self._form = PictureForm(picture)
+            self._source.set_property("caps", self._form.caps(rate))
         # One picture at a time; an appsrc that blocks would never return from a pipeline that has failed.
         while self._source.get_property("current-level-bytes"):
             time.sleep(_STEP)
             self.check()
-        buffer = buffer_of(fitted(picture, self._size))
+        buffer = self._form.buffer(picture)
         buffer.pts = buffer.dts = int(seconds * self._gst.SECOND)
         buffer.duration = int(self._gst.SECOND / rate)
         if self._source.push_buffer(buffer) != self._gst.FlowReturn.OK:
@@ -113,7 +155,7 @@ class Encoding:
         """
         kinds = self._gst.MessageType
         try:
-            if self._size is not None:
+            if self._form is not None:
                 self._source.end_of_stream()
                 limit = int(seconds * self._gst.SECOND)
                 message = self._bus.timed_pop_filtered(limit, kinds.EOS | kinds.ERROR)

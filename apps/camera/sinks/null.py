@@ -33,4 +33,4 @@ class NullSink(WorkerSink):
     def work(self, result: CameraResult) -> None:
         """Draw it."""
         if self._painter is not None:
-            self._painter.paint(result)
+            self._painter.paint_for_video(result)

@@ -59,7 +59,7 @@ class Recording(WorkerSink):
         # A file that is read as fast as it goes keeps its own pace; a camera's frames keep theirs.
         seconds = result.frame.number / self._rate if self._lossless else result.frame.captured - self._first
         self._last = max(seconds, self._last + 0.001)
-        self._encoding.push(self._options.painter.paint(result), self._last, self._rate)
+        self._encoding.push(self._options.painter.paint_for_video(result), self._last, self._rate)
 
     def close(self) -> None:
         """Finish the file; a recording without a single frame is no file."""

@@ -8,11 +8,10 @@ import threading
 import time
 from typing import Any
 
-from edgeseg.apps.camera.feed import buffer_of, caps_of
 from edgeseg.apps.camera.gst import gstreamer, introspected
 from edgeseg.apps.camera.platform import find_platform
 from edgeseg.apps.camera.results import CameraResult, StreamFacts
-from edgeseg.apps.camera.sinks.encoding import PICTURES, fitted, h264
+from edgeseg.apps.camera.sinks.encoding import PICTURES, PictureForm, h264
 from edgeseg.apps.camera.sinks.options import SinkOptions
 from edgeseg.apps.camera.sinks.worker import WorkerSink
 from edgeseg.errors import OutputError, UsageError
@@ -38,7 +37,7 @@ class RtspStream(WorkerSink):
         self.host, self.port, self._mount = found[1] or _LOOPBACK, int(found[2]), f"/{found[3]}"
         self._options = options
         self._source: Any = None
-        self._size: tuple[int, int] | None = None
+        self._form: PictureForm | None = None
         self._began = 0.0
         self._loop: Any = None
         self._server: Any = None
@@ -81,17 +80,17 @@ class RtspStream(WorkerSink):
         if source is None:
             return
         gst = gstreamer().Gst
-        picture = self._options.painter.paint(result)
-        if self._size is None:
-            self._size = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+        picture = self._options.painter.paint_for_video(result)
+        if self._form is None:
+            self._form = PictureForm(picture)
         if source.get_property("caps") is None:
-            source.set_property("caps", caps_of((*self._size, 3), 0))
+            source.set_property("caps", self._form.caps(0))
             self._began = time.monotonic()
         # Clients that do not read make the encoder wait, never this thread: what they miss is left out.
         if source.get_property("current-level-bytes"):
             self.left_out += 1
             return
-        buffer = buffer_of(fitted(picture, self._size))
+        buffer = self._form.buffer(picture)
         buffer.pts = int((time.monotonic() - self._began) * gst.SECOND)
         if source.push_buffer(buffer) != gst.FlowReturn.OK:
             self._source = None

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from edgeseg.apps.camera.drawing import Drawing, Painter, draw
+from edgeseg.apps.camera.element.pixels import FrameLayout
 from edgeseg.apps.camera.results import CameraFrame, CameraResult
+from edgeseg.apps.camera.yuv import YuvFrame
 from edgeseg.errors import LabelError, UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.segmentation import Segmentation, Timing
@@ -18,6 +22,17 @@ def result(height: int = 40, width: int = 60) -> CameraResult:
     image = np.full((height, width, 3), 100, np.uint8)
     timing = Timing(0.0, 0.0, 0.0, 0.0, 0.0)
     return CameraResult(CameraFrame(image, 0, 1.0), Segmentation(class_map, LABELS, timing), 1.042)
+
+
+def decoded(height: int = 40, width: int = 60, *, full_range: bool = False) -> CameraResult:
+    """The same in a decoder's format."""
+    luma, half = height * width, (-(-height // 2), -(-width // 2))
+    sizes = (0, luma, luma + half[0] * half[1])
+    layout = FrameLayout("I420", height, width, sizes, (width, half[1], half[1]), "bt601", full_range)
+    data = np.full(layout.size, 128, np.uint8)
+    data[:luma] = 100 if full_range else 102  # (102 - 16) * 255 / 219 = 100
+    found = result(height, width)
+    return dataclasses.replace(found, frame=CameraFrame(YuvFrame(data, layout), 0, 1.0))
 
 
 class TestDraw:
@@ -78,3 +93,27 @@ class TestPainter:
         assert painter.paint(result()) is not first
         with pytest.raises(ValueError, match="read-only"):
             first[0, 0] = 0
+
+    def test_for_video_stays_in_the_decoders_format(self) -> None:
+        painter, found = Painter(), decoded()
+        picture = painter.paint_for_video(found)
+        assert isinstance(picture, YuvFrame)
+        assert painter.paint_for_video(found) is picture
+        assert np.abs(picture.rgb().astype(int) - painter.paint(found)).max() <= 3
+        assert (found.frame.image == 100).all(), "the frame stays as it is"
+
+    @pytest.mark.parametrize(
+        ("drawing", "found"),
+        [
+            (Drawing("mask"), decoded()),
+            (Drawing("side-by-side"), decoded()),
+            (Drawing(legend=True), decoded()),
+            (Drawing(rate=True), decoded()),
+            (Drawing(), decoded(full_range=True)),
+            (Drawing(), decoded(41)),
+            (Drawing(), result()),
+        ],
+    )
+    def test_for_video_is_rgb_elsewhere(self, drawing: Drawing, found: CameraResult) -> None:
+        painter = Painter(drawing)
+        assert painter.paint_for_video(found) is painter.paint(found)

@@ -114,7 +114,8 @@ class TestLinux:
     def test_file_plays_at_its_pace_or_as_fast_as_it_goes(self, tmp_path: Path) -> None:
         path = tmp_path / "a b.mp4"
         path.touch()
-        start = f'uridecodebin uri="{path.as_uri()}"' + PIXELS
+        pictures = 'caps="video/x-raw(ANY)" expose-all-streams=false'
+        start = f'uridecodebin uri="{path.as_uri()}" {pictures}' + PIXELS
         assert launch_string(str(path), SourceOptions(), LINUX) == f"{start} ! identity sync=true{LIVE}"
         assert launch_string(f"file://{path}", SourceOptions(live=False), LINUX) == (
             f"{start} ! queue name=arrivals max-size-buffers=2 max-size-bytes=0 max-size-time=0"

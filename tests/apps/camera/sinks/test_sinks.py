@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,11 +19,13 @@ from support.rtsp_server import free_port
 
 from edgeseg.apps.camera.capture import Capture, Source
 from edgeseg.apps.camera.drawing import Drawing, Painter
+from edgeseg.apps.camera.element.pixels import FrameLayout
 from edgeseg.apps.camera.results import CameraFrame, CameraResult, StreamFacts
 from edgeseg.apps.camera.sinks import SINKS, SinkOptions, open_sink, scheme_of
 from edgeseg.apps.camera.sinks.callback import CallbackSink
 from edgeseg.apps.camera.sinks.encoding import fitted
 from edgeseg.apps.camera.statistics import StreamStatistics
+from edgeseg.apps.camera.yuv import yuv_of
 from edgeseg.errors import OutputError, UsageError
 from edgeseg.segmentation import Segmentation, Timing
 
@@ -38,6 +41,15 @@ def result(number: int, height: int = 48, width: int = 64, *, noise: bool = Fals
     timing = Timing(0.0, 0.0, 0.0, 0.0, 0.0)
     frame = CameraFrame(image, number, 10.0 + 0.04 * number)
     return CameraResult(frame, Segmentation(class_map, COLOURS, timing), frame.captured + 0.01)
+
+
+def decoded(number: int, height: int = 48, width: int = 64, matrix: str = "bt709") -> CameraResult:
+    """The same in a decoder's format; its frames are of one strong colour."""
+    found = result(number, height, width)
+    luma, half = height * width, width // 2
+    layout = FrameLayout("I420", height, width, (0, luma, luma + luma // 4), (width, half, half), matrix)
+    image = np.full((height, width, 3), (200, 40, 90), np.uint8)
+    return dataclasses.replace(found, frame=dataclasses.replace(found.frame, pixels=yuv_of(image, layout)))
 
 
 def pass_through(sink: Any, results: Iterator[CameraResult] | list[CameraResult]) -> None:
@@ -149,6 +161,24 @@ class TestRecording:
         sizes = [(48, 64)] * 5 + [(21, 33)] * 5
         pass_through(open_sink(str(path), ALL), [result(i, *size) for i, size in enumerate(sizes)])
         assert frames_in(path) == 10
+
+    @pytest.mark.parametrize("ending", [".mkv", ".mp4"])
+    def test_takes_a_decoders_frames_and_what_comes_after_them(
+        self, tmp_path: Path, ending: str, frames_in: Callable[[Path], int]
+    ) -> None:
+        """Another size or matrix, and RGB, are brought to the form of the first: the stream stays one."""
+        path = tmp_path / f"a{ending}"
+        given = [*(decoded(i) for i in range(6)), *(decoded(i, 24, 32) for i in range(6, 12))]
+        given += [*(decoded(i, matrix="bt601") for i in range(12, 18)), *(result(i) for i in range(18, 24))]
+        pass_through(open_sink(str(path), ALL), given)
+        assert frames_in(path) == 24
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        colours = [capture.read()[1][24, 32, ::-1].astype(int) for _ in given]
+        capture.release()
+        for number, colour in enumerate(colours):
+            frame = np.full(3, 8 * number) if number >= 18 else np.array((200, 40, 90))
+            expected = (frame + COLOURS.palette[number % 3]) / 2
+            assert np.abs(colour - expected).max() < 40
 
     @pytest.mark.parametrize("ending", [".mkv", ".mp4"])
     def test_plays_after_a_kill(self, tmp_path: Path, ending: str, frames_in: Callable[[Path], int]) -> None:
