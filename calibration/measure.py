@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from edgeseg.calibration.observers import SAMPLE, Histogram, HistogramObserver
 from edgeseg.calibration.probes import Probe, add_probes
 from edgeseg.errors import CalibrationError, ShapeError
 from edgeseg.libraries import require
-from edgeseg.machine import usable_processors
+from edgeseg.machine import return_freed_memory, usable_processors
+from edgeseg.streaming import ordered
 
 __all__ = ["Feed", "Forward", "measure_ranges"]
 
@@ -23,6 +24,9 @@ Feed = dict[str, NDArray[Any]]
 """Arrays of one frame by name of the graph's input."""
 
 Means = dict[str, NDArray[np.float64]]
+
+_STREAMS = 2
+"""Frames that are run at once, at most: each has the processors that the other leaves idle, and memory of its own."""
 
 
 def measure_ranges(
@@ -45,7 +49,8 @@ def measure_ranges(
     Args:
         model: the float graph, with fixed shapes.
         tensors: names of graph inputs or node outputs.
-        feeds: for each frame its arrays by name of the graph's input, with the input's shape and type.
+        feeds: for each frame its arrays by name of the graph's input, with the input's shape and type; iterated in a
+            thread of its own, and each array is read after the next was asked for.
         progress: called after each frame with the number of frames just done, 1.
         frame_names: names of the frames in order, for messages.
         threads: CPU threads; None for all that this process may use.
@@ -68,18 +73,22 @@ def measure_ranges(
     probes += [Probe(name, name) for name in dict.fromkeys(tensors) if name in inputs]
     results = [value.name for value in model.graph.output]
     watched = [name for probe in probes for name in probe.outputs if name not in inputs]
-    forward = Forward(probed, list(dict.fromkeys([*watched, *results])), workers)
+    streams = min(_STREAMS, workers)
+    forward = Forward(probed, list(dict.fromkeys([*watched, *results])), workers, streams)
     observers = {name: HistogramObserver(sample=sample) for name in tensors}
+    told = {probe.tensor: probe for probe in probes}
+
+    def watch(feed: Feed, number: int, _: float) -> None:
+        where = frame_names[number] if number < len(frame_names) else f"number {number + 1}"
+        arrays = forward(feed, where)
+        _observe(observers, told, {**feed, **arrays}, where)
+        _check_results({name: arrays[name] for name in results}, where)
+
     done = 0
-    with ThreadPoolExecutor(workers, "observer") as pool:
-        for feed in feeds:
-            where = frame_names[done] if done < len(frame_names) else f"number {done + 1}"
-            arrays = forward(feed, where)
-            _observe(pool, observers, probes, {**feed, **arrays}, where)
-            _check_results({name: arrays[name] for name in results}, where)
-            done += 1
-            if progress is not None:
-                progress(1)
+    for _ in ordered(feeds, watch, streams):
+        done += 1
+        if progress is not None:
+            progress(1)
     if not done:
         raise CalibrationError("no frames were given to calibrate on; give a folder, list or video with at least one")
     return {name: observer.histogram() for name, observer in observers.items()}
@@ -95,19 +104,11 @@ def _check_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> None:
         )
 
 
-def _observe(
-    pool: ThreadPoolExecutor,
-    observers: dict[str, HistogramObserver],
-    probes: Sequence[Probe],
-    arrays: Feed,
-    where: str,
-) -> None:
-    """Show each observer its tensor, the largest first, and wait for all: the engine overwrites the arrays next."""
-    order = sorted(probes, key=lambda probe: -arrays[probe.values].size)
-    pending = {probe.tensor: pool.submit(_show, observers[probe.tensor], probe, arrays) for probe in order}
-    for name in observers:
+def _observe(observers: Mapping[str, HistogramObserver], probes: Mapping[str, Probe], arrays: Feed, where: str) -> None:
+    """Show each observer its tensor."""
+    for name, observer in observers.items():
         try:
-            pending[name].result()
+            _show(observer, probes[name], arrays)
         except CalibrationError as error:
             raise CalibrationError(
                 f"tensor {name} of frame {where}: {error}; the float network itself is broken on this frame"
@@ -137,38 +138,41 @@ def _check_results(arrays: Feed, where: str) -> None:
 
 
 class Forward:
-    """The float network, run in float32 by OpenVINO; the arrays returned are overwritten by the next call.
+    """The float network, run in float32 by OpenVINO; the arrays returned are overwritten by a thread's next call.
 
     Args:
         model: the graph, with fixed shapes.
         names: outputs wanted.
         threads: CPU threads.
+        streams: threads that will call it at once; they share the CPU threads.
 
     Raises:
         CalibrationError: for a graph that OpenVINO does not run.
         MissingDependencyError: when OpenVINO is not installed.
     """
 
-    def __init__(self, model: onnx.ModelProto, names: list[str], threads: int) -> None:
+    def __init__(self, model: onnx.ModelProto, names: list[str], threads: int, streams: int = 1) -> None:
         openvino = require("openvino", "measure ranges")
+        return_freed_memory()
         options = {
             # BF16 or FP16, which OpenVINO takes by itself where the CPU has them, would shift the ranges.
             "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
         }
         try:
             core = openvino.Core()
             graph = core.read_model(_ordered_by_need(model).SerializeToString())
-            compiled = core.compile_model(graph, "CPU", options)
+            self._compiled = core.compile_model(graph, "CPU", options)
         except RuntimeError as error:
             raise CalibrationError(f"OpenVINO cannot take the float network: {_reason(error)}") from error
-        self._request = compiled.create_infer_request()
+        self._requests = threading.local()
         self._specs = {
             port.get_any_name(): (tuple(port.shape), np.dtype(port.element_type.to_dtype()).name)
-            for port in compiled.inputs
+            for port in self._compiled.inputs
         }
-        aliases = {alias: port for port in compiled.outputs for alias in port.get_names()}
+        aliases = {alias: port for port in self._compiled.outputs for alias in port.get_names()}
         self._ports = {name: aliases[name] for name in names}
 
     def __call__(self, feed: Feed, where: str) -> dict[str, NDArray[Any]]:
@@ -176,11 +180,14 @@ class Forward:
         specs = {name: (array.shape, array.dtype.name) for name, array in feed.items()}
         if specs != self._specs:
             raise ShapeError(f"frame {where} must give the network {self._specs}, but gives {specs}")
+        request = getattr(self._requests, "request", None)
+        if request is None:
+            request = self._requests.request = self._compiled.create_infer_request()
         try:
-            self._request.infer(feed, share_inputs=True)
+            request.infer(feed, share_inputs=True)
         except RuntimeError as error:
             raise CalibrationError(f"OpenVINO cannot run frame {where}: {_reason(error)}") from error
-        return {name: np.asarray(self._request.get_tensor(port).data) for name, port in self._ports.items()}
+        return {name: np.asarray(request.get_tensor(port).data) for name, port in self._ports.items()}
 
     def means(self, feeds: Iterable[Feed], progress: Callable[[int], None] = lambda units: None) -> Means:
         """The mean of every output over frames, float64; none for no frames. `progress` is called with 1 after each."""

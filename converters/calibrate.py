@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeseg.calibration.channels import measure_channels
 from edgeseg.calibration.frames import Frame, FrameSource
 from edgeseg.calibration.measure import Feed, measure_ranges
-from edgeseg.calibration.observers import Histogram
+from edgeseg.calibration.observers import Histogram, frame_sample
 from edgeseg.calibration.partners import Partners
 from edgeseg.calibration.ranges import AUTO, CANDIDATES, METHODS
 from edgeseg.calibration.table import CalibrationTable, Entry, calibration_key, choose_ranges
@@ -160,6 +160,7 @@ def calibrate(
         _feeds(prepared, frames),
         progress=progress,
         frame_names=names,
+        sample=frame_sample(len(digests)),
         extremes=recipe.method == "minmax",
     )
     few = list(_feeds(prepared, frames.select(SHIFT_FRAMES)))

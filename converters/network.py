@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeseg.backends import Engine, Target, get_backend
+from edgeseg.backends import Engine, OpeningBackend, Target, get_backend
 from edgeseg.bundle import Bundle
 from edgeseg.calibration.scoring import Predictor
 from edgeseg.converters.prepare import Prepared
@@ -19,6 +19,7 @@ from edgeseg.converters.targets import derive
 from edgeseg.converters.targets.emulate import emulate_float16
 from edgeseg.frame import fit_frame
 from edgeseg.libraries import require
+from edgeseg.machine import return_freed_memory
 from edgeseg.manifest import Manifest, OutputSpec, Quantization
 from edgeseg.segmenter import Segmenter
 from edgeseg.upsample import reference_class_map, upsampling
@@ -91,6 +92,9 @@ def graph_on_cpu(manifest: Manifest, model: onnx.ModelProto, frames: int | None 
     content = computed.SerializeToString()
 
     def make(target: Target) -> Engine:
+        return_freed_memory()
+        if isinstance(backend, OpeningBackend):
+            return backend.open(content, target)
         return backend.load(backend.compile(content, target), target)
 
     # What the network computes is to be scored, so layers outside INT8 are not left to BF16 or FP16.

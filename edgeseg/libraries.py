@@ -43,7 +43,7 @@ OpenVINO's other module sends events and has no switch; onnxsim's takes a second
 
 @contextlib.contextmanager
 def _alone(library: str) -> Iterator[None]:
-    """Import a library without what it would load for nothing, or send events and write identifiers to the home with."""
+    """Import a library without what it would load for nothing, or would send events and mark the user's home with."""
     if library == "onnxruntime":
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     other = _HIDDEN.get(library)

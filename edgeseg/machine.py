@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -9,11 +10,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["machine_key", "split_threads", "usable_processors"]
+__all__ = ["machine_key", "return_freed_memory", "split_threads", "usable_processors"]
 
 _MOST_RUNS = 8
 
 _PROCESSOR_FIELDS = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+
+
+def return_freed_memory() -> None:
+    """Hand what this process has freed back to the system, where its C library (glibc) keeps it for later.
+
+    For the step before one that takes much in a few large pieces, such as another engine.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def usable_processors() -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "DeviceEngine",
     "Engine",
     "LayerProfile",
+    "OpeningBackend",
     "Target",
     "TensorSpec",
     "get_backend",
@@ -166,6 +167,15 @@ class Backend(Protocol):
 
     def load(self, engine: bytes, target: Target) -> Engine:
         """Load what `compile` returned for the same target."""
+        ...
+
+
+@runtime_checkable
+class OpeningBackend(Protocol):
+    """A backend that makes an engine for this process without going through bytes."""
+
+    def open(self, model: bytes, target: Target) -> Engine:
+        """`compile` and `load` in one."""
         ...
 
 

@@ -43,6 +43,21 @@ class OpenVINOBackend:
         Raises:
             EngineError: when it does not compile.
         """
+        try:
+            exported: bytes = self._compiled(model, target).export_model().getvalue()
+        except RuntimeError as error:
+            raise EngineError(f"openvino cannot export the engine: {error}") from error
+        return exported
+
+    def open(self, model: bytes, target: Target) -> OpenVINOEngine:
+        """Compile a serialised ONNX model for this process alone: nothing is exported and loaded again.
+
+        Raises:
+            EngineError: when it does not compile.
+        """
+        return OpenVINOEngine(self._compiled(model, target), target.profiling)
+
+    def _compiled(self, model: bytes, target: Target) -> Any:
         core = _core()
         options = _options(target)
         if not adds_exactly():
@@ -51,11 +66,9 @@ class OpenVINOBackend:
         try:
             network = core.read_model(model)
             _protect_from_lowering(network)
-            compiled = core.compile_model(network, "CPU", options)
-            exported: bytes = compiled.export_model().getvalue()
+            return core.compile_model(network, "CPU", options)
         except RuntimeError as error:
             raise EngineError(f"openvino cannot compile the graph: {error}; lint it with: edgeseg lint") from error
-        return exported
 
     def load(self, engine: bytes, target: Target) -> OpenVINOEngine:
         """Load what `compile` gave.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.calibration.observers import BINS, Histogram, HistogramObserver, sample_stride
+from edgeseg.calibration.observers import BINS, Histogram, HistogramObserver, frame_sample, sample_stride
 from edgeseg.errors import CalibrationError
 
 
@@ -149,3 +150,20 @@ def test_nothing_observed() -> None:
 def test_bins_must_be_a_power_of_two(bins: int) -> None:
     with pytest.raises(CalibrationError, match=f"power of two from 2 on, but is {bins}"):
         HistogramObserver(bins)
+
+
+@pytest.mark.parametrize(
+    ("count", "sample"), [(0, 65536), (1, 65536), (64, 65536), (65, 64527), (256, 16384), (1024, 4096), (10**6, 4096)]
+)
+def test_more_than_64_frames_are_seen_in_smaller_samples(count: int, sample: int) -> None:
+    assert frame_sample(count) == sample
+
+
+def test_several_threads_may_add_at_once() -> None:
+    arrays = frames() * 20
+    observer = HistogramObserver(64)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(observer.add, arrays))
+    together, alone = observer.histogram(), observed(*arrays)
+    assert np.array_equal(together.counts, alone.counts)
+    assert (together.width, together.elements) == (alone.width, alone.elements)

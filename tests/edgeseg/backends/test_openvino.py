@@ -13,7 +13,7 @@ from support.backend_tester import FRAMES, MODEL, BackendTester, reference
 from support.bundles import quantized_graph
 from support.graphs import GraphBuilder, random_frame, run_graph
 
-from edgeseg.backends import LayerProfile, Target
+from edgeseg.backends import LayerProfile, OpeningBackend, Target
 from edgeseg.backends import openvino as module
 from edgeseg.backends.openvino import OpenVINOBackend, adds_exactly
 from edgeseg.errors import EngineError
@@ -75,6 +75,22 @@ class TestOpenVINO(BackendTester):
     def test_refuses_what_it_did_not_export(self) -> None:
         with pytest.raises(EngineError, match="openvino cannot load the engine"):
             OpenVINOBackend().load(b"something else", Target(threads=1))
+
+
+class TestOpen:
+    def test_gives_what_compiling_and_loading_give(self) -> None:
+        backend, target = OpenVINOBackend(), Target(precision="float32")
+        assert isinstance(backend, OpeningBackend)
+        model = quantized_concat(None)
+        image = np.random.default_rng(0).normal(0, 1, (1, 3, 12, 16)).astype(np.float32)
+        engines = backend.open(model, target), backend.load(backend.compile(model, target), target)
+        assert engines[0].outputs == engines[1].outputs
+        (one,), (other,) = (engine.infer([image]) for engine in engines)
+        np.testing.assert_array_equal(one, other)
+
+    def test_refuses_what_does_not_compile(self) -> None:
+        with pytest.raises(EngineError, match="openvino cannot compile the graph"):
+            OpenVINOBackend().open(b"no graph", Target())
 
 
 class TestInt8:
