@@ -160,6 +160,8 @@ class Forward:
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
+            # Pinned threads cannot give way to those that read frames and count.
+            "ENABLE_CPU_PINNING": False,
         }
         try:
             core = openvino.Core()
