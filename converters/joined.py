@@ -8,7 +8,7 @@ run with and without.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,7 +152,7 @@ def choose_partners(
     feeds: Sequence[Feed],
     tolerance: float | None = TOLERANCE,
 ) -> tuple[Partners, dict[str, float]]:
-    """Take partners, those first that cost least for the values that they keep out of float.
+    """Take all partners that fit; where together they do not, leave those that cost most for what they keep out of float.
 
     Args:
         model: the float graph, with logits as its output.
@@ -177,8 +177,9 @@ def choose_partners(
     fitting = [c for c in candidates if tolerance is None or _loss(c.noise, alone) <= tolerance]
     taken = sorted(fitting, key=lambda c: (c.noise - alone) / c.size)
     noise = together(taken)
-    if tolerance is not None and _loss(noise, before) > tolerance:
-        taken, noise = _largest(taken, together, before, tolerance)
+    while tolerance is not None and taken and _loss(noise, before) > tolerance:
+        taken.pop()
+        noise = together(taken)
     groups = tuple(
         Partner("sum" if c.node else "concatenation", c.tensors, c.node, _loss(c.noise, alone), c in taken)
         for c in candidates
@@ -219,19 +220,3 @@ def _measured(
 def _loss(noise: float, before: float) -> float:
     """dB between two noises."""
     return 10 * math.log10(max(noise, 1e-30) / max(before, 1e-30))
-
-
-def _largest(
-    candidates: Sequence[_Candidate],
-    together: Callable[[Sequence[_Candidate]], float],
-    before: float,
-    tolerance: float,
-) -> tuple[list[_Candidate], float]:
-    """Those that fit one after the other, and the noise with them."""
-    taken: list[_Candidate] = []
-    noise = before
-    for candidate in candidates:
-        tried = together([*taken, candidate])
-        if _loss(tried, before) <= tolerance:
-            taken, noise = [*taken, candidate], tried
-    return taken, noise
