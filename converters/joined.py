@@ -152,7 +152,7 @@ def choose_partners(
     feeds: Sequence[Feed],
     tolerance: float | None = TOLERANCE,
 ) -> tuple[Partners, dict[str, float]]:
-    """Take all partners that fit; where together they do not, leave those that cost most for what they keep out of float.
+    """Take all partners that fit; where together they do not, leave those that cost most for what they spare first.
 
     Args:
         model: the float graph, with logits as its output.

@@ -58,6 +58,18 @@ class TestConvert:
         assert found["smaller"] is None
         assert Path(found["report"]).is_file()
 
+    def test_partners(self, edgeseg: Run, network: Path, frames: Path) -> None:
+        given = ("convert", network, "--frames", frames, *GIVEN, "--force")
+        code, out, _ = edgeseg(*given, "--partners", "--json")
+        assert code == 0
+        found = json.loads(out)["partners"]
+        assert (found["taken"], found["left"], found["tolerance"]) == (1, 0, None)
+        code, out, _ = edgeseg(*given, "--partners", "none", "--json")
+        assert (code, json.loads(out)["partners"]) == (0, None)
+        code, out, _ = edgeseg(*given)
+        assert code == 0
+        assert re.search(r"\n  joined  [01] of 1 partners of layers, for -?\d\.\d\d dB\n", out)
+
     def test_text_of_a_second_conversion(self, edgeseg: Run, network: Path, frames: Path) -> None:
         assert edgeseg("convert", network, "--frames", frames, *GIVEN)[0] == 0
         code, out, _ = edgeseg("convert", network, "--frames", frames, *GIVEN, "--force")
