@@ -52,7 +52,7 @@ def class_map(
         scratch = _scratch(logits.shape, result.shape[1])
         bad = run_compiled(_PURPOSE, _interpolate, logits, *axes, _MARGIN, result, *scratch)
     else:
-        lines, _, candidates, _, _ = _scratch(logits.shape, result.shape[1])
+        lines, _, candidates, *_ = _scratch(logits.shape, result.shape[1])
         bad = run_compiled(_PURPOSE, _argmax, logits, rows.lower, columns.lower, result, lines, candidates.reshape(-1))
     if bad:
         raise EngineError(_NOT_FINITE)
@@ -88,7 +88,7 @@ def _scratch(logits: tuple[int, ...], width_out: int) -> tuple[NDArray[Any], ...
 
     Returns:
         `lines` (C + 8, w + 1) float32, `best` (W,) float32, `candidates` (w, C) and `cells` (w, 4) int32, `template`
-        (W,) uint8.
+        (W,) uint8, `starts` (w + 1,) int32.
     """
     channels, _, width = logits
     kept: dict[tuple[int, int, int], tuple[NDArray[Any], ...]] = _threads.__dict__.setdefault("scratch", {})
@@ -102,19 +102,37 @@ def _scratch(logits: tuple[int, ...], width_out: int) -> tuple[NDArray[Any], ...
             np.empty((width, channels), np.int32),
             np.empty((width, 4), np.int32),
             np.empty(width_out, np.uint8),
+            np.empty(width + 1, np.int32),
         )
     return found
 
 
 def _interpolate(  # type: ignore[no-untyped-def]
-    logits, row_of, row_weight, column_of, column_weight, margin, result, lines, best, candidates, cells, template
+    logits,
+    row_of,
+    row_weight,
+    column_of,
+    column_weight,
+    margin,
+    result,
+    lines,
+    best,
+    candidates,
+    cells,
+    template,
+    starts,
 ):
-    """Class map from low-resolution logits; returns 1 for logits that are not finite. The last five are scratch."""
+    """Class map from low-resolution logits; returns 1 for logits that are not finite. The last six are scratch."""
     channels, _, width = logits.shape
     height_out, width_out = result.shape
     one = np.float32(1)
     low_of, high_of, odd, floor, size = lines[0], lines[1], lines[2], lines[3], lines[4]
     limit, count, winner, largest = lines[5], lines[6], lines[7], lines[8:]
+    at = 0
+    for left in range(width + 1):
+        while at < width_out and column_of[at] < left:
+            at += 1
+        starts[left] = at
     y = 0
     while y < height_out:
         top = row_of[y]
@@ -150,32 +168,32 @@ def _interpolate(  # type: ignore[no-untyped-def]
                 left_over = high[x] >= limit[x]
                 count[x] += np.float32(left_over)
                 winner[x] = np.float32(c) if left_over else winner[x]
+        for i in range(width_out):
+            template[i] = np.uint8(winner[column_of[i]])
         mixed = 0
-        start = 0
-        while start < width_out:
-            left = column_of[start]
-            stop = start + 1
-            while stop < width_out and column_of[stop] == left:
-                stop += 1
+        for left in range(width):
+            start, stop = starts[left], starts[left + 1]
+            if start == stop or count[left] == 1:
+                continue
             if count[left] == 0:
                 return 1
-            template[start:stop] = np.uint8(winner[left])
-            if count[left] > 1:
-                n = 0
-                for c in range(channels):
-                    candidates[mixed, n] = c
-                    n += largest[c, left] >= limit[left]
-                template[start:stop] = candidates[mixed, 0]
-                cells[mixed, 0], cells[mixed, 1], cells[mixed, 2], cells[mixed, 3] = left, start, stop, n
-                mixed += 1
-            start = stop
+            n = 0
+            for c in range(channels):
+                candidates[mixed, n] = c
+                n += largest[c, left] >= limit[left]
+            for i in range(start, stop):
+                template[i] = candidates[mixed, 0]
+            cells[mixed, 0], cells[mixed, 1], cells[mixed, 2], cells[mixed, 3] = left, start, stop, n
+            mixed += 1
         for line_out in range(y, end):
             wy = row_weight[line_out]
             if line_out > y and wy == row_weight[line_out - 1]:
-                result[line_out] = result[line_out - 1]  # a frame larger than the class map has rows twice
+                for i in range(width_out):  # a frame larger than the class map has rows twice
+                    result[line_out, i] = result[line_out - 1, i]
                 continue
             uy = one - wy
-            result[line_out] = template
+            for i in range(width_out):
+                result[line_out, i] = template[i]
             for cell in range(mixed):
                 left, start, stop, n = cells[cell, 0], cells[cell, 1], cells[cell, 2], cells[cell, 3]
                 right = left + 1 if left + 1 < width else left
