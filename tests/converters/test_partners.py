@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from support.graphs import GraphBuilder, random_frame, run_graph, toy_network
 
+from benchmarks.networks import NETWORKS
+from edgeseg.backends.tensorrt.build import build
+from edgeseg.backends.tensorrt.options import BuildOptions
 from edgeseg.converters.graph import copy_model
 from edgeseg.converters.lint import advise
+from edgeseg.converters.options import ConvertOptions
 from edgeseg.converters.partners import (
     PartnerRule,
     Skip,
@@ -18,6 +24,8 @@ from edgeseg.converters.partners import (
     useful_skips,
 )
 from edgeseg.converters.place import place_qdq, plan_placement, remove_qdq
+from edgeseg.converters.prepare import prepare
+from edgeseg.zoo import shipped_path
 
 
 def residual(builder: GraphBuilder, *, order: int = 1) -> str:
@@ -185,3 +193,31 @@ class TestPlacement:
         again = remove_qdq(place_qdq(model, placement, dict.fromkeys(placement.quantized, 4.0)))
         frame = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
         assert np.array_equal(run_graph(again, image=frame)[0], run_graph(model, image=frame)[0])
+
+
+class TestRealNetworks:
+    def test_espnet_has_nothing_to_gain(self, shared: Path) -> None:
+        """Its sums' skips are read in float by concatenations, and what it concatenates is computed before."""
+        network = NETWORKS["espnet"]
+        model = prepare(shared / "models" / network.file, network.options).model
+        assert plan_placement(model, partners="auto") == plan_placement(model)
+        assert len(plan_placement(model, partners="all").skips) == 39
+
+    @pytest.mark.slow
+    def test_fewer_kernels_for_the_shipped_network(self) -> None:
+        """What can save something saves as many kernels as everything does; ranges do not matter, but whether equal."""
+        pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX, which builds without a GPU, is not installed")
+        model = prepare(shipped_path("dabnet-dsrl-camvid"), ConvertOptions()).model
+        kernels, converting = {}, {}
+        rules: tuple[PartnerRule, ...] = ("none", "auto", "all")
+        for rule in rules:
+            placement = plan_placement(model, partners=rule)
+            ranges = {tensor: 1 + number / 100 for number, tensor in enumerate(placement.quantized)}
+            for group in placement.groups:
+                ranges.update(dict.fromkeys(group, ranges[group[0]]))
+            placed = place_qdq(model, placement, ranges).SerializeToString()
+            layers = build(placed, BuildOptions(target="rtx-ampere")).layers
+            kernels[rule] = len(layers)
+            converting[rule] = sum(layer.role in ("reformat", "requantize") for layer in layers)
+        assert kernels["auto"] == kernels["all"] < kernels["none"]
+        assert converting["auto"] == converting["all"] <= 3 < converting["none"]
