@@ -92,7 +92,7 @@ def balance(
     offsets = best_offsets(logits, labels)
     bias = _class_bias(network, next(whole_frames(samples, recipe, 1)).to(device))
     with torch.no_grad():
-        bias += torch.from_numpy(offsets).to(bias)
+        bias.add_(torch.from_numpy(offsets).to(bias))
     after = scored()
     path = folder / BALANCED
     save_checkpoint(path, {"recipe": recipe.to_dict(), "network": network.cpu().state_dict()})
@@ -178,7 +178,7 @@ def _class_bias(network: SegmentationNetwork, image: Tensor) -> nn.Parameter:
             if bias.shape != (network.classes,):
                 continue
             before = bias.clone()
-            bias += torch.arange(network.classes, device=image.device)
+            bias.add_(torch.arange(network.classes, device=image.device))
             found = network(image)
             bias.copy_(before)
             if torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max())):
