@@ -21,7 +21,9 @@ from benchmarks.networks import NETWORKS
 from edgeseg.calibration.cache import read_cache
 from edgeseg.calibration.datasets import pair_labels
 from edgeseg.calibration.frames import FrameSource, frames_from
+from edgeseg.calibration.table import read_table
 from edgeseg.converters.convert import convert
+from edgeseg.converters.joined import with_partners
 from edgeseg.converters.lint import lint
 from edgeseg.converters.options import ConvertResult
 from edgeseg.converters.place import place_qdq, plan_placement, remove_qdq
@@ -160,7 +162,9 @@ def test_cache_gives_the_canonical_network(
 ) -> None:
     derived = derive("implicit_int8", model, full)
     _, ranges = read_cache(derived.cache)
-    again = place_qdq(derived.model, plan_placement(derived.model), ranges)
+    taken = read_table(converted.bundle, "comparing").partners
+    placement = with_partners(plan_placement(derived.model, partners="auto"), taken)
+    again = place_qdq(derived.model, placement, ranges)
     image = next(iter(val_frames(shared))).image
     np.testing.assert_array_equal(predictor(again, converted)(image), predictor(model, converted)(image))
 
