@@ -180,11 +180,12 @@ def _load(network: SegmentationNetwork, weights: Path, samples: Samples, recipe:
     """Start from weights; an exported file's BatchNorms are measured on some of the frames."""
     from edgeseg.models.weights import load_weights
     from edgeseg.training.exported import load_exported
-    from edgeseg.training.samples import whole_frames
+    from edgeseg.training.samples import seen_whole, spaced
 
     path = network_file(weights)
     if path.suffix == ".onnx":
-        load_exported(network, path, whole_frames(samples, recipe, _MEASURED_FRAMES))
+        frames = (samples.read(index)[0] for index in spaced(samples, _MEASURED_FRAMES))
+        load_exported(network, path, (seen_whole(frame, recipe) for frame in frames))
     else:
         load_weights(network, path)
 

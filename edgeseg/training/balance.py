@@ -25,7 +25,7 @@ from edgeseg.models.network import SegmentationNetwork
 from edgeseg.training.checkpoint import load_network, save_checkpoint
 from edgeseg.training.losses import IGNORE_INDEX
 from edgeseg.training.recipe import Recipe
-from edgeseg.training.samples import Samples, whole_frames
+from edgeseg.training.samples import Samples, seen_whole, spaced
 from edgeseg.training.scoring import score
 from edgeseg.upsample import upsampling
 
@@ -87,10 +87,10 @@ def balance(
     def scored() -> float | None:
         return None if validation is None else 100 * score(network, validation, recipe, device).mean_iou()
 
+    bias = _class_bias(network, seen_whole(samples.read(0)[0], recipe).to(device))
     before = scored()
     logits, labels = _sampled(network, samples, recipe, device, advance)
     offsets = best_offsets(logits, labels)
-    bias = _class_bias(network, next(whole_frames(samples, recipe, 1)).to(device))
     with torch.no_grad():
         bias.add_(torch.from_numpy(offsets).to(bias))
     after = scored()
@@ -147,13 +147,13 @@ def _sampled(
     advance: Callable[[int], None],
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Logits (pixels, classes) and labels (pixels,) of labelled pixels on a grid over evenly spaced frames."""
-    chosen = np.unique(np.linspace(0, len(samples) - 1, FRAMES, dtype=np.int64))
+    chosen = spaced(samples, FRAMES)
     kept_logits, kept_labels = [], []
-    for index, image in zip(chosen, whole_frames(samples, recipe, FRAMES), strict=True):
-        labels = samples.read(int(index))[1]
+    for index in chosen:
+        image, labels = samples.read(index)
         spacing = max(1, math.ceil(math.sqrt(labels.size * len(chosen) / _PIXELS)))
         rows, columns = (np.arange(spacing // 2, n, spacing) for n in labels.shape)
-        logits = network(image.to(device))[0].float().cpu().numpy()
+        logits = network(seen_whole(image, recipe).to(device))[0].float().cpu().numpy()
         axes = upsampling(labels.shape, logits.shape[1:], logits.shape[1:], None)
         there = logits[:, axes.rows.nearest[rows][:, None], axes.columns.nearest[columns]]
         truth = labels[rows[:, None], columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def load_exported(network: SegmentationNetwork, path: str | Path, images: Iterab
         own = network.get_submodule(convolution).bias
         if isinstance(own, Tensor):  # it was folded too
             own.zero_()
-    for name, moments in _measured(network, norms, _chained(first, batches)).items():
+    for name, moments in _measured(network, norms, itertools.chain([first], batches)).items():
         _normalise_by(norms[name], moments)
     network.train(training)
 
@@ -159,11 +160,6 @@ def _as_identity(norm: nn.Module, bias: Tensor) -> None:
     norm.running_var.fill_(1 - norm.eps)
     norm.weight.fill_(1)
     norm.bias.copy_(bias)
-
-
-def _chained(first: Tensor, others: Iterator[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from others
 
 
 def _measured(

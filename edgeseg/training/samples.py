@@ -24,7 +24,7 @@ from edgeseg.training.augment import random_crop
 from edgeseg.training.losses import IGNORE_INDEX
 from edgeseg.training.recipe import Recipe
 
-__all__ = ["MEMORY", "Batch", "Samples", "batches", "normalise", "open_data", "steps_per_epoch", "whole_frames"]
+__all__ = ["MEMORY", "Batch", "Samples", "batches", "normalise", "open_data", "seen_whole", "spaced", "steps_per_epoch"]
 
 MEMORY = 2 << 30
 """Bytes of decoded frames that are kept by default."""
@@ -211,10 +211,15 @@ def _collate(views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]], recipe: R
     return Batch(normalise(low, recipe), normalise(np.stack(images), recipe), labels)
 
 
-def whole_frames(samples: Samples, recipe: Recipe, count: int) -> Iterator[Tensor]:
-    """Frames as the network sees them at inference, evenly spaced, each (1, 3, H, W) float32 and normalised."""
-    for index in np.unique(np.linspace(0, len(samples) - 1, count, dtype=np.int64)):
-        yield normalise(fit_frame(samples.read(int(index))[0], *recipe.size), recipe)
+def spaced(samples: Samples, count: int) -> list[int]:
+    """Indices of so many samples at most, evenly spaced."""
+    indices: list[int] = np.unique(np.linspace(0, len(samples) - 1, count, dtype=np.int64)).tolist()
+    return indices
+
+
+def seen_whole(image: NDArray[np.uint8], recipe: Recipe) -> Tensor:
+    """(1, 3, H, W) float32 of a frame, (h, w, 3) uint8 RGB: what the network sees of it at inference."""
+    return normalise(fit_frame(image, *recipe.size), recipe)
 
 
 def normalise(images: NDArray[np.uint8], recipe: Recipe) -> Tensor:

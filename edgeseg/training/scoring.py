@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from edgeseg.errors import LabelError
-from edgeseg.frame import fit_frame
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.training.losses import IGNORE_INDEX
 from edgeseg.training.recipe import Recipe
-from edgeseg.training.samples import Samples, normalise
+from edgeseg.training.samples import Samples, seen_whole
 from edgeseg.upsample import nearest_class_map, upsampling
 
 __all__ = ["score"]
@@ -49,7 +48,7 @@ def score(
     network.eval()
     for index in range(len(samples)):
         image, labels = samples.read(index)
-        logits = network(normalise(fit_frame(image, *recipe.size), recipe).to(device))
+        logits = network(seen_whole(image, recipe).to(device))
         class_map = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
         axes = upsampling(labels.shape, class_map.shape, class_map.shape, None)
         matrix.add(labels, nearest_class_map(class_map, axes.rows, axes.columns), IGNORE_INDEX)
