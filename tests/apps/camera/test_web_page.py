@@ -138,6 +138,25 @@ class TestControls:
 
         watch(chromium, tmp_path, steps)
 
+    def test_pause_lets_no_picture_through_that_was_on_its_way(self, chromium: str, tmp_path: Path) -> None:
+        pause_before_the_next_picture_is_drawn = f"""(() => {{
+            const next = requestAnimationFrame;
+            window.requestAnimationFrame = (step) => {{
+                window.requestAnimationFrame = next;
+                document.getElementById('pause').click();
+                window.held = {DRAWN};
+                return next(step);
+            }};
+        }})()"""
+
+        async def steps(tab: Tab) -> None:
+            await tab.value(pause_before_the_next_picture_is_drawn)
+            await tab.until("window.held !== undefined")
+            await asyncio.sleep(0.3)
+            assert await tab.value(DRAWN) == await tab.value("window.held")
+
+        watch(chromium, tmp_path, steps)
+
     def test_alpha(self, chromium: str, tmp_path: Path) -> None:
         async def steps(tab: Tab) -> None:
             await tab.until(f"Number({DRAWN}) % 48 > 8 && Number({DRAWN}) % 48 < 20")
@@ -188,6 +207,8 @@ class TestControls:
                     await asyncio.sleep(0.1)
                     if path.exists() and path.stat().st_size:
                         break
+                else:
+                    pytest.fail(f"no {path.name} among {sorted(file.name for file in path.parent.glob('*'))}")
                 saved[name] = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             saved["expected"] = camera_result(number).segmentation.class_map
 

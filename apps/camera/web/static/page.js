@@ -65,12 +65,13 @@ function picture(message) {
   inTurn(async () => {
     try {
       const [frame, colors] = await Promise.all([createImageBitmap(message.jpeg), colored(message.map)]);
+      // A page that nobody sees gets no animation frames, asks for no more pictures, and is sent none.
+      await new Promise(requestAnimationFrame);
+      // Asked last: a picture that was on its way when the page was paused would be drawn over the one to be looked at.
       if (resting()) {
         frame.close();
         colors.close();
       } else {
-        // A page that nobody sees gets no animation frames, asks for no more pictures, and is sent none.
-        await new Promise(requestAnimationFrame);
         shown?.frame.close();
         shown?.colors.close();
         shown = { ...message, frame, colors };
