@@ -9,9 +9,13 @@ of the output is left to the correction of biases.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +27,7 @@ from edgeseg.calibration.ranges import LEVELS
 from edgeseg.converters.graph import GraphIndex, attribute, copy_model
 from edgeseg.converters.place import Placement, weight_scales
 from edgeseg.converters.rounding import level_limits, levels_of
+from edgeseg.libraries import require
 from edgeseg.machine import usable_processors
 
 __all__ = ["LARGEST_READ", "ChosenLevels", "choose_levels", "descend"]
@@ -129,24 +134,45 @@ def _choose(
     steps = {reader.tensor: ranges[reader.tensor] / LEVELS for reader in readers}
     moments = [_Moments(reader, steps[reader.tensor], len(frames)) for reader in readers]
     levels = _Levels(model, steps)
-    for number, feed in enumerate(frames):
-        arrays = levels(feed, f"number {number + 1}")
-        for seen in moments:
-            seen.add(arrays[seen.reader.tensor], number)
-        progress(1)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name in dict.fromkeys(reader.weight for reader in readers):
-        sharing = [seen for seen in moments if seen.reader.weight == name]
-        weight, groups = numpy_helper.to_array(weights[name]), sharing[0].reader.groups
-        ratio = _ratio(weight, groups)
-        # The errors of all layers that have the same weights add up.
-        covariance = np.sum([seen.covariance() for seen in sharing], axis=0)
-        change = descend(ratio, covariance) - np.rint(ratio)
-        if change.any():
-            found.moved[name] = np.flatnonzero(change)
-            for seen in sharing:
-                means = np.matmul(change, seen.mean()[:, :, None]).reshape(-1)
-                found.changes[seen.reader.node.name] = means * weight_scales(weight)
+    sharing: dict[str, list[_Moments]] = {}
+    for seen in moments:
+        sharing.setdefault(seen.reader.weight, []).append(seen)
+    with _small_products() as each:
+        for number, feed in enumerate(frames):
+            arrays = levels(feed, f"number {number + 1}")
+            each(_Moments.add, moments, [arrays[seen.reader.tensor] for seen in moments], itertools.repeat(number))
+            progress(1)
+        chosen = each(_chosen_for, [weights[name] for name in sharing], sharing.values())
+    for part in chosen:
+        found.moved.update(part.moved)
+        found.changes.update(part.changes)
+
+
+@contextlib.contextmanager
+def _small_products() -> Iterator[Callable[..., list[Any]]]:
+    """Gives what `map` does, with as many items at once as there are processors and one thread for an item's products.
+
+    Two threads that share a product as small as these wait for each other for longer than it takes, and twelve times as
+    long where another process has one of two processors.
+    """
+    limits = require("threadpoolctl", "round weights").threadpool_limits
+    with limits(1, "blas"), ThreadPoolExecutor(usable_processors()) as pool:
+        yield lambda function, *items: list(pool.map(function, *items))
+
+
+def _chosen_for(tensor: onnx.TensorProto, sharing: list[_Moments]) -> ChosenLevels:
+    """What is found of one tensor of weights, from the inputs of all layers that have it."""
+    weight = numpy_helper.to_array(tensor)
+    ratio = _ratio(weight, sharing[0].reader.groups)
+    # The errors of all layers that have the same weights add up.
+    covariance = np.sum([seen.covariance() for seen in sharing], axis=0)
+    change = descend(ratio, covariance) - np.rint(ratio)
+    if not change.any():
+        return ChosenLevels({}, {})
+    scales = weight_scales(weight)
+    means = {seen.reader.node.name: np.matmul(change, seen.mean()[:, :, None]).reshape(-1) for seen in sharing}
+    return ChosenLevels({tensor.name: np.flatnonzero(change)}, {layer: mean * scales for layer, mean in means.items()})
 
 
 def _ratio(weight: NDArray[np.float32], groups: int) -> Array:

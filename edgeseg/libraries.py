@@ -22,6 +22,7 @@ _PACKAGES = {
     "onnxsim": "onnxsim",
     "openvino": "openvino",
     "rich": "rich",
+    "threadpoolctl": "threadpoolctl",
 }
 """Distribution by module of what `pip install edgeseg` brings."""
 

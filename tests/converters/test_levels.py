@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import pytest
+import threadpoolctl
 from numpy.typing import NDArray
 from support.graphs import GraphBuilder, run_graph
 
@@ -243,6 +244,22 @@ class TestChooseLevels:
         found = choose_levels(network(), placement, ranges, feeds(2), told.append)
         assert (found.moved, found.changes) == ({}, {})
         assert sum(told) == 2
+
+    def test_products_have_one_thread(
+        self, placement: Placement, ranges: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Threads that share a small product wait for each other, for most of the time on a busy machine."""
+        threads = set()
+
+        def counted(ratio: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+            products = (library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas")
+            threads.update(library["num_threads"] for library in products)
+            return descend(ratio, covariance)
+
+        monkeypatch.setattr(steps, "descend", counted)
+        with threadpoolctl.threadpool_limits(2, "blas"):
+            choose_levels(network(), placement, ranges, feeds(1))
+        assert threads == {1}
 
     def test_is_the_same_every_time(self, placement: Placement, ranges: dict[str, float]) -> None:
         one, other = (choose_levels(network(), placement, ranges, feeds(3)).moved for _ in range(2))
