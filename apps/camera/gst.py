@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import EngineError, MissingDependencyError
 
-__all__ = ["APT", "gstreamer", "introspected", "mapped", "missing_gstreamer"]
+__all__ = ["APT", "first_structure", "gstreamer", "introspected", "mapped", "missing_gstreamer"]
 
 APT = (
     "sudo apt-get install -y python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base "
@@ -91,6 +91,20 @@ def introspected(namespace: str, package: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportWarning)
         return importlib.import_module(f"gi.repository.{namespace}")
+
+
+@contextlib.contextmanager
+def first_structure(caps: Any) -> Iterator[Any]:
+    """The first Gst.Structure of caps, valid inside the block only.
+
+    GStreamer 1.22 gives Python the structure itself, 1.26 a guard that hands it out.
+
+    Args:
+        caps: a Gst.Caps that is not empty.
+    """
+    found = caps.get_structure(0)
+    with found if hasattr(found, "__enter__") else contextlib.nullcontext(found) as structure:
+        yield structure
 
 
 class _MapInfo(ctypes.Structure):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.apps.camera.element.pixels import FORMATS, MATRICES, FrameLayout, planes_of
-from edgeseg.apps.camera.gst import gstreamer, mapped
+from edgeseg.apps.camera.gst import first_structure, gstreamer, mapped
 from edgeseg.apps.camera.yuv import YuvFrame
 from edgeseg.errors import FrameError, UsageError
 from edgeseg.libraries import require
@@ -58,7 +58,8 @@ class FrameReader:
 
 def _described(caps: Any) -> FrameLayout:
     """The layout that caps announce."""
-    name = caps.get_structure(0).get_value("format")
+    with first_structure(caps) as structure:
+        name = structure.get_value("format")
     if name not in FORMATS:
         raise UsageError(f"frames must come as {', '.join(FORMATS)}, but are {name}; put videoconvert before the end")
     info = gstreamer().GstVideo.VideoInfo.new_from_caps(caps)

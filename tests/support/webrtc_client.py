@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from support.web_page import WAIT_S
 
-from edgeseg.apps.camera.gst import gstreamer, introspected, mapped
+from edgeseg.apps.camera.gst import first_structure, gstreamer, introspected, mapped
 
 _DECODE = {
     "VP8": "rtpvp8depay request-keyframe=true wait-for-keyframe=true ! vp8dec",
@@ -51,8 +51,8 @@ class VideoClient:
         sample = self._pictures.emit("try-pull-sample", int(seconds * self._gst.SECOND))
         if sample is None:
             return None
-        structure = sample.get_caps().get_structure(0)
-        height, width = structure.get_value("height"), structure.get_value("width")
+        with first_structure(sample.get_caps()) as structure:
+            height, width = structure.get_value("height"), structure.get_value("width")
         with mapped(sample.get_buffer()) as content:
             rows = content.reshape(height, -1)[:, : 3 * width]
             return np.array(rows.reshape(height, width, 3))

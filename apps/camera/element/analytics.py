@@ -13,6 +13,9 @@ from edgeseg.segmentation import Segmentation
 
 __all__ = ["analytics", "attach"]
 
+_UNKNOWN = -1.0
+"""GstAnalytics' confidence of a class where none is known."""
+
 
 @functools.cache
 def analytics() -> Any | None:
@@ -27,7 +30,9 @@ def analytics() -> Any | None:
 def attach(library: Any, buffer: Any, result: Segmentation) -> bool:
     """Attach a class map: one semantic entry for the whole frame, GRAY8, with the indices of the classes that occur.
 
-    DL Streamer writes the same layout (open-edge-platform/dlstreamer, docs/user-guide/dev_guide/metadata_analytics.md).
+    To GStreamer these are numbers without a meaning: a classification with the names, in the same order, goes with
+    them. DL Streamer writes the same layout (open-edge-platform/dlstreamer,
+    docs/user-guide/dev_guide/metadata_analytics.md), and GStreamer's segmentationoverlay reads the names so.
 
     Args:
         library: what `analytics` gave.
@@ -46,5 +51,9 @@ def attach(library: Any, buffer: Any, result: Segmentation) -> bool:
     relation = library.buffer_add_analytics_relation_meta(buffer)
     found = [int(index) for index in np.unique(result.class_map)]
     kind = library.SegmentationType.SEMANTIC
-    taken, _ = relation.add_segmentation_mtd(mask, kind, found, 0, 0, width, height)
-    return bool(taken)
+    taken, regions = relation.add_segmentation_mtd(mask, kind, found, 0, 0, width, height)
+    if not taken:
+        return False
+    quarks = [gst.GLib.quark_from_string(result.labels.names[index]) for index in found]
+    named, names = relation.add_cls_mtd([_UNKNOWN] * len(found), quarks)
+    return bool(named and relation.set_relation(library.RelTypes.N_TO_N, regions.id, names.id))

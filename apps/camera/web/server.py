@@ -163,6 +163,7 @@ def _reason(error: OSError) -> str:
         return "another program has this port; stop it or give another port"
     if error.errno == errno.EACCES:
         return "ports below 1024 are the system's; give another, such as 8080"
-    if error.errno == errno.EADDRNOTAVAIL:
+    # From Python 3.13 on asyncio passes such addresses over, and its error has no number when none is left.
+    if error.errno in (errno.EADDRNOTAVAIL, None):
         return "this machine has no such address; give 127.0.0.1, or 0.0.0.0 for all that it has"
     return f"{error.strerror or error}"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from support.pipelines import Ran, need_gstreamer, parsed, planes, pulled, wait
 
 import edgeseg
 from edgeseg.apps.camera.element import analytics, painter, pixels, register, segmenters, stage, transform
-from edgeseg.apps.camera.gst import gstreamer
+from edgeseg.apps.camera.gst import gstreamer, mapped
 
 Image = NDArray[np.uint8]
 ORDERS = {
@@ -241,8 +242,8 @@ class TestStream:
             before, after = ([planes(s)[0] for s in pulled(pipeline.get_by_name(n))] for n in ("before", "after"))
         assert ran.stats[-1]["segmented"] == 6
         same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-        # Frame 3 came while the buffers could not be written yet; the next one can be.
-        assert same == [True, True, True, True, False, False, True, True]
+        # Frame 3 came while the buffers could not be written yet, unless all get metadata; the next one can be.
+        assert same == [True, True, True, analytics.analytics() is None, False, False, True, True]
 
     def test_elements_of_one_bundle_share_an_engine(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         loaded: list[Path] = []
@@ -391,6 +392,107 @@ class TestErrors:
             pass
 
 
+@dataclass
+class Attached:
+    """A class map read from a buffer with GStreamer's own library.
+
+    Attributes:
+        mask: its pixels.
+        place: of the mask in the frame: left, top, width, height.
+        names: class names by region id.
+    """
+
+    mask: Image
+    place: tuple[int, int, int, int]
+    names: dict[int, str]
+
+
+def attached(library: Any, buffer: Any) -> list[Attached]:
+    """What segmentation metadata a buffer carries; each comes with a classification right after it."""
+    gst, found = gstreamer(), []
+    relation = library.buffer_get_analytics_relation_meta(buffer)
+    for index in range(library.relation_get_length(relation) if relation is not None else 0):
+        is_segmentation, regions = relation.get_segmentation_mtd(index)
+        if not is_segmentation:
+            continue
+        mask, *place = regions.get_mask()
+        meta = gst.GstVideo.buffer_get_video_meta(mask)
+        assert meta.format == gst.GstVideo.VideoFormat.GRAY8
+        with mapped(mask) as data:
+            pixels = data.reshape(meta.height, meta.stride[0])[:, : meta.width].copy()
+        is_named, classes = relation.get_cls_mtd(index + 1)
+        assert is_named
+        assert relation.get_relation(index, index + 1) == library.RelTypes.N_TO_N
+        assert classes.get_length() == regions.get_region_count()
+        names = {
+            regions.get_region_id(region): gst.GLib.quark_to_string(classes.get_quark(region))
+            for region in range(regions.get_region_count())
+        }
+        found.append(Attached(pixels, tuple(place), names))
+    return found
+
+
+@pytest.fixture
+def library() -> Any:
+    """GStreamer's analytics library, where it has what the element writes."""
+    found = analytics.analytics()
+    if found is None:
+        version = ".".join(map(str, gstreamer().Gst.version()[:3]))
+        pytest.skip(f"GStreamer {version} has no segmentation metadata that Python can write; 1.26 does")
+    return found
+
+
+class TestMetadata:
+    """With GStreamer's own library."""
+
+    @pytest.mark.parametrize("overlay", ["none", "overlay"])
+    @pytest.mark.parametrize(("form", "width", "height"), [("RGB", 62, 48), ("BGRx", 639, 479), ("NV12", 63, 49)])
+    def test_is_the_class_map(
+        self, form: str, width: int, height: int, overlay: str, model: Path, reference: edgeseg.Segmenter, library: Any
+    ) -> None:
+        results: list[edgeseg.Segmentation] = []
+        with parsed(
+            f"videotestsrc num-buffers=3 pattern=smpte ! video/x-raw,format={form},width={width},height={height} ! "
+            "tee name=t t. ! queue ! appsink name=before sync=false wait-on-eos=false t. ! queue ! "
+            f"edgeseg name=e model={model} every-n=2 overlay={overlay} ! "
+            "appsink name=after sync=false wait-on-eos=false"
+        ) as pipeline:
+            pipeline.get_by_name("e").connect("segmented", lambda _, result, pts: results.append(result))
+            ran = wait(pipeline)
+            assert ran.errors == []
+            before, after = (pulled(pipeline.get_by_name(name)) for name in ("before", "after"))
+        first, between, last = (attached(library, sample.get_buffer()) for sample in after)
+        assert between == []
+        assert [attached(library, sample.get_buffer()) for sample in before] == [[]] * 3
+        for (found,), result in zip((first, last), results, strict=True):
+            np.testing.assert_array_equal(found.mask, result.class_map)
+            assert found.place == (0, 0, width, height)
+            indices = np.unique(result.class_map)
+            assert len(indices) > 1
+            assert found.names == {int(index): result.labels.names[index] for index in indices}
+        if form != "NV12":
+            np.testing.assert_array_equal(first[0].mask, reference(rgb(planes(before[0]), form)).class_map)
+
+    def test_names_follow_the_indices_that_occur(self, library: Any) -> None:
+        labels = edgeseg.LabelSet(("a", "b", "c", "d"), ((1, 2, 3), (4, 5, 6), (7, 8, 9), (9, 9, 9)))
+        class_map = np.array([[3, 1, 3], [1, 1, 3]], np.uint8)
+        buffer = gstreamer().Gst.Buffer.new()
+        result = edgeseg.Segmentation(class_map, labels, edgeseg.Timing(0, 0, 0, 0, 0))
+        assert analytics.attach(library, buffer, result)
+        (found,) = attached(library, buffer)
+        assert found.names == {1: "b", 3: "d"}
+        np.testing.assert_array_equal(found.mask, class_map)
+
+    def test_of_two_elements_is_on_one_buffer(self, model: Path, library: Any) -> None:
+        with parsed(
+            f"videotestsrc num-buffers=1 ! video/x-raw,format=RGB,width=62,height=48 ! edgeseg model={model} ! "
+            f"edgeseg model={model} threads=1 ! appsink name=after sync=false wait-on-eos=false"
+        ) as pipeline:
+            assert wait(pipeline).ended
+            (sample,) = pulled(pipeline.get_by_name("after"))
+        assert len(attached(library, sample.get_buffer())) == 2
+
+
 class TestAnalytics:
     def test_is_left_out_where_the_version_has_none(self) -> None:
         if gstreamer().Gst.version() >= (1, 26, 0, 0):
@@ -407,19 +509,30 @@ class TestAnalytics:
         assert (analytics.analytics.__wrapped__() is library) == taken
 
     def test_attaches_the_class_map(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With a stand-in for the library's two calls: which are made, on a buffer that may be written."""
+        """With a stand-in for the library's calls: which are made, on a buffer that may be written."""
         gst, calls = gstreamer(), []
 
         class Relation:
-            def add_segmentation_mtd(self, mask: Any, kind: str, ids: list[int], *place: int) -> tuple[bool, None]:
+            def add_segmentation_mtd(self, mask: Any, kind: str, ids: list[int], *place: int) -> tuple[bool, Any]:
                 meta = gst.GstVideo.buffer_get_video_meta(mask)
                 size, form = mask.get_size(), meta.format
                 calls.append((kind, ids, place, size, form, (meta.width, meta.height), list(meta.stride)[:1]))
-                return True, None
+                return True, SimpleNamespace(id=7)
+
+            def add_cls_mtd(self, confidences: list[float], quarks: list[int]) -> tuple[bool, Any]:
+                calls.append((confidences, [gst.GLib.quark_to_string(quark) for quark in quarks]))
+                return True, SimpleNamespace(id=8)
+
+            def set_relation(self, kind: str, first: int, second: int) -> bool:
+                calls.append((kind, first, second))
+                return True
 
         class Library:
             class SegmentationType:
                 SEMANTIC = "semantic"
+
+            class RelTypes:
+                N_TO_N = "n to n"
 
             @staticmethod
             def buffer_add_analytics_relation_meta(buffer: Any) -> Relation:
@@ -438,7 +551,12 @@ class TestAnalytics:
             assert not pipeline.get_by_name("e").is_passthrough()
         ids = [int(index) for index in np.unique(results[0].class_map)]
         gray = gst.GstVideo.VideoFormat.GRAY8
-        assert calls == [("semantic", ids, (0, 0, 62, 48), 62 * 48, gray, (62, 48), [62])]
+        names = [results[0].labels.names[index] for index in ids]
+        assert calls == [
+            ("semantic", ids, (0, 0, 62, 48), 62 * 48, gray, (62, 48), [62]),
+            ([-1.0] * len(ids), names),
+            ("n to n", 7, 8),
+        ]
 
 
 class TestMemory:

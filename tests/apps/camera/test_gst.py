@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.bundles import quantized_bundle
+
+from edgeseg.apps.camera.gst import first_structure
 
 
 @pytest.mark.usefixtures("gst")
@@ -28,3 +33,15 @@ def test_comes_before_an_engine(tmp_path: Path, backend: str) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "(32, 48)\n", "")
+
+
+class TestFirstStructure:
+    def test_of_caps(self, gst: Any) -> None:
+        with first_structure(gst.Gst.Caps.from_string("video/x-raw,format=RGB; video/x-raw,format=I420")) as structure:
+            assert structure.get_value("format") == "RGB"
+
+    @pytest.mark.parametrize("handed_out", [lambda found: found, contextlib.nullcontext])
+    def test_of_caps_as_versions_give_it(self, handed_out: Any) -> None:
+        found = object()
+        with first_structure(SimpleNamespace(get_structure=lambda _: handed_out(found))) as structure:
+            assert structure is found

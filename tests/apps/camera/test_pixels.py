@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg.apps.camera.element.pixels import MATRICES, FrameLayout, planes_of
-from edgeseg.apps.camera.gst import mapped
+from edgeseg.apps.camera.gst import first_structure, mapped
 from edgeseg.apps.camera.pixels import TAKEN, FrameReader
 from edgeseg.apps.camera.yuv import YuvFrame, yuv_of
 from edgeseg.errors import FrameError, UsageError
@@ -94,7 +94,8 @@ class TestReader:
     def test_what_videoconvert_leaves_as_it_is(self, gst: Any, caps: str, left: str) -> None:
         start = f"videotestsrc num-buffers=1 ! video/x-raw,width=64,height=48,{caps}"
         sample = sample_of(gst, f"{start} ! videoconvert ! {TAKEN} ! appsink name=frames")
-        assert sample.get_caps().get_structure(0).get_value("format") == left
+        with first_structure(sample.get_caps()) as structure:
+            assert structure.get_value("format") == left
 
     def test_follows_a_change_of_size(self, gst: Any) -> None:
         reader = FrameReader()
