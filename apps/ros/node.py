@@ -149,12 +149,14 @@ def make_node() -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until Ctrl-C; its transitions come from a launch file or `ros2 lifecycle`."""
+    """Run the node until Ctrl-C or SIGTERM; its transitions come from a launch file or `ros2 lifecycle`."""
     try:
-        rclpy = _ros("rclpy", "rclpy")
+        rclpy, executors = _ros("rclpy", "rclpy"), _ros("rclpy.executors", "rclpy")
         rclpy.init(args=None if arguments is None else list(arguments))
         try:
             rclpy.spin(make_node())
+        except executors.ExternalShutdownException as ended:  # what rclpy makes of SIGTERM
+            raise KeyboardInterrupt from ended
         finally:
             rclpy.try_shutdown()
     except EdgesegError as error:

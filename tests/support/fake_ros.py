@@ -85,7 +85,8 @@ def install(patch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> None:
     """Put the fake in the place of ROS 2."""
     patch.setattr(LifecycleNode, "given", parameters)
     modules: dict[str, dict[str, Any]] = {
-        "rclpy": {},
+        "rclpy": {"init": lambda args: None, "spin": lambda node: None, "try_shutdown": lambda: None},
+        "rclpy.executors": {"ExternalShutdownException": type("ExternalShutdownException", (Exception,), {})},
         "rclpy.lifecycle": {
             "LifecycleNode": LifecycleNode,
             "TransitionCallbackReturn": SimpleNamespace(SUCCESS="SUCCESS", FAILURE="FAILURE"),

@@ -153,6 +153,25 @@ class TestNode:
         assert node.subscriptions["image"][0].__name__ == "CompressedImage"
         node.on_shutdown(None)
 
+    @pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM"])
+    def test_ends_in_one_line(
+        self, ending: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """rclpy raises KeyboardInterrupt at the one signal and an exception of its own at the other."""
+        fake_ros.install(monkeypatch, {})
+        rclpy, executors = sys.modules["rclpy"], sys.modules["rclpy.executors"]
+        error = KeyboardInterrupt if ending == "SIGINT" else executors.ExternalShutdownException
+        shut_down: list[bool] = []
+
+        def spin(node: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(rclpy, "spin", spin)
+        monkeypatch.setattr(rclpy, "try_shutdown", lambda: shut_down.append(True))
+        assert node_module.main([]) == 130
+        assert capsys.readouterr().err == "edgeseg: interrupted\n"
+        assert shut_down == [True]
+
     def test_gives_pixels_as_ros_wants_them(self) -> None:
         pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)[:, ::2]
         assert RclpyMessages().octets(pixels) == array.array("B", [0, 2, 4, 6, 8, 10])
