@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from edgeseg.converters.graph import GraphIndex, attribute, name_nodes, remove_unused, with_shapes
+from edgeseg.converters.ends import cut_to_logits, take_planar
+from edgeseg.converters.graph import GraphIndex, name_nodes, remove_unused, with_shapes
 from edgeseg.converters.metadata import NetworkMetadata, read_metadata
 from edgeseg.converters.opset import opset_of, to_target_opset
 from edgeseg.converters.read import check_operators, read_model
@@ -56,7 +57,8 @@ class LoadedNetwork:
 def load_network(path: str | Path, size: tuple[int, int] | None = None, *, output: str | None = None) -> LoadedNetwork:
     """Read and check a network.
 
-    A Softmax, Sigmoid or ArgMax that ends the graph is taken off: it never changes which class wins.
+    A Softmax, Sigmoid or ArgMax that ends the graph is taken off, since it never changes which class wins; so are the
+    Transposes of a network whose channels come last.
 
     Args:
         path: an ONNX file; external data is read from beside it.
@@ -72,11 +74,12 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
     opset, metadata = opset_of(model), read_metadata(model, path.name)
     check_operators(model)
     _drop_initializer_inputs(model)
+    take_planar(model)
     _check_input(model)
     _keep_output(model, output)
     _fix_size(model, size)
     model = _bring_to_static(to_target_opset(model), size)
-    _cut_to_logits(model)
+    cut_to_logits(model)
     remove_unused(model)
     name_nodes(model)
     model = with_shapes(model)
@@ -188,40 +191,6 @@ def _bring_to_static(model: onnx.ModelProto, size: tuple[int, int] | None) -> on
             f"the network does not take {size[0]}x{size[1]} frames ({error}); try multiples of 32 with --size HxW"
         ) from error
     return result
-
-
-# Operators behind the logits that never change which class is the largest, and those that stand around an ArgMax.
-_MONOTONE = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
-_AROUND_ARGMAX = ("Cast", "Squeeze", "Unsqueeze", "Reshape", "Identity")
-
-
-def _cut_to_logits(model: onnx.ModelProto) -> None:
-    """End the graph at the logits where a class map or probabilities end it."""
-    index = GraphIndex(model)
-    end = index.outputs[0]
-    tensor = _before_argmax(index, end)
-    while True:
-        node = index.producer(tensor)
-        axis = 1 if node is None or node.op_type in ("Sigmoid", "Identity") else attribute(node, "axis", -1)
-        if node is None or node.op_type not in _MONOTONE or axis not in (1, -3):
-            break
-        tensor = node.input[0]
-    if tensor != end:
-        _log.info("the graph now ends at the logits %s instead of %s: the winning class stays the same", tensor, end)
-        del model.graph.output[:]
-        model.graph.output.append(
-            onnx.helper.make_tensor_value_info(tensor, index.element_type(tensor), index.shape(tensor))
-        )
-
-
-def _before_argmax(index: GraphIndex, tensor: str) -> str:
-    """What an ArgMax over the channels reads, where one ends the graph; else `tensor`."""
-    node = index.producer(tensor)
-    while node is not None and node.op_type in _AROUND_ARGMAX:
-        node = index.producer(node.input[0])
-    if node is None or node.op_type != "ArgMax" or attribute(node, "axis", 0) not in (1, -3):
-        return tensor
-    return str(node.input[0])
 
 
 def _check_shapes(model: onnx.ModelProto) -> tuple[int, int, int, tuple[int, int]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx
 
 from edgeseg.converters.emit.graphs import with_batch, with_plain_names
-from edgeseg.converters.emit.options import EmitOptions, Version
+from edgeseg.converters.emit.options import EmitOptions, Version, version_text
+from edgeseg.converters.lint.operator_tables import NEWER
 from edgeseg.converters.targets import Derived, derive
 from edgeseg.errors import UnsupportedModelError
 from edgeseg.labels import LabelSet
@@ -46,9 +47,24 @@ class Request:
         Args:
             variant: of `model`.
             names: new names of tensors that have others in `model`.
+
+        Raises:
+            UnsupportedModelError: for an operator that came later than the TensorRT version.
         """
         ranges = {(names or {}).get(tensor, tensor): amax for tensor, amax in self.ranges.items()}
-        return derive(self.form, with_plain_names(with_batch(variant, self.options.batch)), ranges)
+        derived = derive(self.form, with_plain_names(with_batch(variant, self.options.batch)), ranges)
+        self._require_operators(derived.model)
+        return derived
+
+    def _require_operators(self, model: onnx.ModelProto) -> None:
+        version = self.options.tensorrt
+        for node in model.graph.node:
+            since = NEWER.get(node.op_type, version)
+            if since > version:
+                raise UnsupportedModelError(
+                    f"TensorRT {version_text(version)} has no {node.op_type} ({node.name}), which came by "
+                    f"{version_text(since)}, and the form {self.form} keeps it; emit for a newer version, or with Q/DQ"
+                )
 
     def require_logits(self, program: str) -> None:
         """Refuse a bundle whose graph gives class numbers, for a program that finds the classes by itself.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeseg.converters.lint.profiles import Version
 
-__all__ = ["INTEGER_OPERATORS", "KNOWN", "NEWER"]
+__all__ = ["INTEGER_OPERATORS", "KNOWN", "NEWER", "WRITTEN_OUT"]
 
 INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 """Quantized forms other than Q/DQ; no version has them."""
@@ -45,3 +45,9 @@ NEWER: dict[str, Version] = {
     ),
 }  # fmt: skip
 """Operators that came later, with the version from which edgeseg counts on them."""
+
+WRITTEN_OUT = frozenset({"LayerNormalization"})
+"""Operators that the form for TensorRT 8 writes as simpler ones, see `edgeseg.converters.targets.tensorrt8`.
+
+Newer versions keep them: they compute them in float32 where the engine is FP16, and the simpler ones they would not.
+"""

@@ -9,7 +9,7 @@ import onnx
 
 from edgeseg.converters.graph import attribute
 from edgeseg.converters.lint.findings import Problem, rule
-from edgeseg.converters.lint.operator_tables import INTEGER_OPERATORS, KNOWN, NEWER
+from edgeseg.converters.lint.operator_tables import INTEGER_OPERATORS, KNOWN, NEWER, WRITTEN_OUT
 from edgeseg.converters.lint.quantizers import is_quantizer
 from edgeseg.converters.lint.subject import Subject, node_name
 
@@ -57,6 +57,8 @@ def _unknown(subject: Subject) -> Iterator[Problem]:
 def _newer(subject: Subject) -> Iterator[Problem]:
     oldest = subject.profile.oldest
     for node in subject.nodes:
+        if node.op_type in WRITTEN_OUT and oldest >= (8, 5):
+            continue
         local = _is_local(subject, node)
         since = (10, 0) if local else NEWER.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if since is not None and since > oldest:

@@ -108,6 +108,9 @@ class TestGood:
             [("LogSoftmax", {"axis": -3}), ("Identity", {})],
             [("ArgMax", {"axis": 1, "keepdims": 1})],
             [("Softmax", {"axis": 1}), ("ArgMax", {"axis": 1, "keepdims": 1}), ("Cast", {"to": TensorProto.UINT8})],
+            [("Transpose", {"perm": [0, 2, 3, 1]})],
+            [("Transpose", {"perm": [0, 2, 3, 1]}), ("Softmax", {"axis": -1})],
+            [("Sigmoid", {}), ("Transpose", {"perm": [0, 2, 3, 1]}), ("ArgMax", {"axis": 3, "keepdims": 1})],
         ],
     )
     def test_what_keeps_the_winning_class_is_cut(self, steps, tmp_path, caplog):

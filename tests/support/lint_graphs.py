@@ -307,8 +307,8 @@ def _unknown_operator(toy: Toy) -> Toy:
 
 
 @_faulty("O103")
-def _layer_norm(toy: Toy) -> Toy:
-    return _with_operator(toy, "LayerNormalization", np.ones(16, np.float32), axis=-1)
+def _is_infinite(toy: Toy) -> Toy:
+    return _with_operator(toy, "IsInf", kind=TensorProto.BOOL)
 
 
 @_faulty("O104")

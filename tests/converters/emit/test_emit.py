@@ -7,15 +7,20 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from support.bundles import toy_bundle
 from support.emitting import Emit
 
 from edgeseg.bundle import Bundle
 from edgeseg.calibration.frames import FrameSource
-from edgeseg.converters.emit import PROGRAMS
+from edgeseg.calibration.progress import SilentProgress
+from edgeseg.converters.emit import PROGRAMS, EmitOptions, emit
 from edgeseg.converters.emit.folder import write_folder
-from edgeseg.errors import OutputError, UsageError
+from edgeseg.errors import OutputError, UnsupportedModelError, UsageError
 
 
 class TestRefusals:
@@ -54,6 +59,29 @@ class TestRefusals:
         with pytest.raises(UsageError, match=r"the bundle lacks \d+ of them; give calibration frames with --frames"):
             emitted(program, **options)
         assert not (tmp_path / "out").exists()
+
+
+class TestOperators:
+    def test_layer_normalization_before_8_6(self, canonical: onnx.ModelProto, bundle: Bundle, tmp_path: Path) -> None:
+        """Written out with Q/DQ, kept in FP16, where 8.5 does not have it."""
+        model = onnx.ModelProto.FromString(canonical.SerializeToString())
+        end = model.graph.output[0].name
+        for node in model.graph.node:
+            node.output[:] = ["before" if name == end else name for name in node.output]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(16, np.float32), "ones"))
+        model.graph.node.append(onnx.helper.make_node("LayerNormalization", ["before", "ones"], [end], "norm"))
+        normalizing = toy_bundle(tmp_path / "normalizing.edgeseg", bundle.manifest, model.SerializeToString())
+
+        def form(**options: Any) -> str:
+            step = SilentProgress().step
+            return emit(normalizing, "trtexec", tmp_path / "out", EmitOptions(**options), step=step, force=True).form
+
+        assert form(tensorrt=(8, 5)) == "tensorrt8"
+        assert form(tensorrt=(8, 6), fp16_only=True) == "fp16"
+        with pytest.raises(
+            UnsupportedModelError, match=r"TensorRT 8\.5 has no LayerNormalization \(norm\).*8\.6.*fp16"
+        ):
+            form(tensorrt=(8, 5), fp16_only=True)
 
 
 class TestFloat16Bundle:
