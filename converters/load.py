@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from edgeseg.converters.ends import cut_to_logits, take_planar
+from edgeseg.converters.ends import cut_to_logits, split_single_logit, take_planar
 from edgeseg.converters.graph import GraphIndex, name_nodes, remove_unused, with_shapes
 from edgeseg.converters.metadata import NetworkMetadata, read_metadata
 from edgeseg.converters.opset import opset_of, to_target_opset
@@ -58,7 +58,7 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
     """Read and check a network.
 
     A Softmax, Sigmoid or ArgMax that ends the graph is taken off, since it never changes which class wins; so are the
-    Transposes of a network whose channels come last.
+    Transposes of a network whose channels come last. One logit a pixel becomes two, background and class.
 
     Args:
         path: an ONNX file; external data is read from beside it.
@@ -80,6 +80,7 @@ def load_network(path: str | Path, size: tuple[int, int] | None = None, *, outpu
     _fix_size(model, size)
     model = _bring_to_static(to_target_opset(model), size)
     cut_to_logits(model)
+    split_single_logit(model)
     remove_unused(model)
     name_nodes(model)
     model = with_shapes(model)

@@ -8,6 +8,7 @@ from onnx import helper, version_converter
 
 from edgeseg.calibration.shapes import is_large, without_weights
 from edgeseg.converters.graph import GraphIndex, attribute, copy_model, drop_attributes, set_constant
+from edgeseg.converters.newer import write_newer_operators
 from edgeseg.errors import UnsupportedModelError
 
 __all__ = ["OLDEST_OPSET", "OPSET", "opset_of", "to_target_opset"]
@@ -41,6 +42,7 @@ def to_target_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     result = copy_model(model)
     if opset > OPSET:
+        write_newer_operators(result, opset)
         _hold(result)
     if opset != OPSET:
         try:

@@ -6,8 +6,6 @@ stays as it is, and the linter names it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from edgeseg.converters.graph import (
 from edgeseg.converters.opset import OPSET, opset_of, to_target_opset
 from edgeseg.converters.place import remove_qdq
 from edgeseg.converters.targets.variants import with_planar_input
+from edgeseg.converters.write_out import Replacement, write_out
 from edgeseg.errors import UnsupportedModelError
 
 __all__ = ["JETPACK_4_OPSET", "to_jetpack4", "to_tensorrt8"]
@@ -54,7 +53,7 @@ def to_tensorrt8(model: onnx.ModelProto) -> onnx.ModelProto:
     _store_parameters(result)
     _store_float_weights(result)
     _cast_through_float(result)
-    _write_out_layer_normalizations(result)
+    write_out(result, _WRITERS)
     remove_unused(result)
     return with_shapes(result)
 
@@ -72,7 +71,7 @@ def to_jetpack4(model: onnx.ModelProto) -> onnx.ModelProto:
             types that they take, so a node that opset 13 allows means the same there.
     """
     result = with_planar_input(remove_qdq(model))
-    _write_out_layer_normalizations(result)
+    write_out(result, _WRITERS)
     _drop_defaults(result, JETPACK_4_OPSET)
     del result.opset_import[:]
     result.opset_import.append(helper.make_opsetid("", JETPACK_4_OPSET))
@@ -152,52 +151,21 @@ def _cast_through_float(model: onnx.ModelProto) -> None:
     insert_nodes(model, added)
 
 
-def _write_out_layer_normalizations(model: onnx.ModelProto) -> None:
+def _layer_normalization(node: Replacement) -> bool:
     """(x - mean) / sqrt(variance + epsilon) * scale + bias, by the operator's definition in ONNX."""
-    index = GraphIndex(model)
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        shape = index.shape(node.input[0]) if node.op_type == "LayerNormalization" else None
-        # Mean and spread, the further outputs, are for training.
-        known = shape is not None and not any(node.output[1:])
-        nodes += _LayerNormalization(model, index, node).write_out(len(shape or ())) if known else [node]
-    if len(nodes) > len(model.graph.node):
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+    data, *factors = node.inputs
+    shape = node.shape(data)
+    if shape is None:
+        return False
+    axes = list(range(node.attribute("axis", -1) % len(shape), len(shape)))
+    centred = node.add("Sub", data, node.add("ReduceMean", data, axes=axes))
+    square = node.add("Pow", centred, node.constant("two", 2.0))
+    epsilon = node.constant("epsilon", node.attribute("epsilon", 1e-5))
+    variance = node.add("Add", node.add("ReduceMean", square, axes=axes), epsilon)
+    value = node.add("Div", centred, node.add("Sqrt", variance))
+    for kind, factor in zip(("Mul", "Add"), filter(None, factors), strict=False):
+        value = node.add(kind, value, factor)
+    return True
 
 
-class _LayerNormalization:
-    """One node to be replaced by simpler ones.
-
-    Args:
-        model: takes the constants.
-        index: of the model.
-        node: the node.
-    """
-
-    def __init__(self, model: onnx.ModelProto, index: GraphIndex, node: onnx.NodeProto) -> None:
-        self._model, self._index, self._node = model, index, node
-        self._nodes: list[onnx.NodeProto] = []
-
-    def write_out(self, rank: int) -> list[onnx.NodeProto]:
-        """The nodes that compute the same from a tensor of so many dimensions."""
-        data, *factors = self._node.input
-        axes = list(range(attribute(self._node, "axis", -1) % rank, rank))
-        centred = self._add("Sub", data, self._add("ReduceMean", data, axes=axes))
-        square = self._add("Pow", centred, self._constant("two", 2.0))
-        epsilon = self._constant("epsilon", attribute(self._node, "epsilon", 1e-5))
-        variance = self._add("Add", self._add("ReduceMean", square, axes=axes), epsilon)
-        value = self._add("Div", centred, self._add("Sqrt", variance))
-        for kind, factor in zip(("Mul", "Add"), filter(None, factors), strict=False):
-            value = self._add(kind, value, factor)
-        self._nodes[-1].output[0] = self._node.output[0]
-        return self._nodes
-
-    def _add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        output = self._index.fresh(f"{self._node.name or self._node.output[0]}/{kind}")
-        self._nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def _constant(self, name: str, value: float) -> str:
-        name = self._index.fresh(f"{self._node.name or self._node.output[0]}/{name}")
-        return set_constant(self._model, name, np.array(value, np.float32))
+_WRITERS = {"LayerNormalization": _layer_normalization}

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from edgeseg.converters.graph import GraphIndex, attribute, copy_model, set_constant
 from edgeseg.converters.place import weight_scales
 from edgeseg.errors import TrainingError, unknown_name
-from edgeseg.training.operators import OPERATORS, Step, unsupported
+from edgeseg.training.operators import OPERATORS
 from edgeseg.training.quantization import ActivationQuantization, WeightQuantization
+from edgeseg.training.step import Step, unsupported
 
 __all__ = ["GraphModule"]
 
-_TRAINED = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "PRelu": (1,)}
+_TRAINED = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "LayerNormalization"), (1, 2)),
+    "PRelu": (1,),
+}
 """Inputs that are weights, by operator. A MatMul's constant is none: in these networks it averages, see
 `edgeseg.models.pooling`."""
 

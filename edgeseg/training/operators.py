@@ -6,70 +6,17 @@ Sizes, axes and other numbers that steer an operator are constants of the graph;
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from edgeseg.errors import UnsupportedModelError
+from edgeseg.training.moving import MOVING
+from edgeseg.training.step import Operator, Step, unsupported
 from edgeseg.upsample import sampling
 
-__all__ = ["OPERATORS", "Step", "resample", "unsupported"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node.
-
-    Attributes:
-        name: of the node.
-        op: its ONNX operator.
-        inputs: tensors that it reads; empty text for one that is left out.
-        outputs: tensors that it makes.
-        attributes: its attributes, text decoded.
-        constants: by input, the value where it is a number or integers known beforehand, else None.
-        shape: of the first output in the graph, whose batch is 1; None where inference does not know it.
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    constants: tuple[NDArray[Any] | None, ...]
-    shape: tuple[int, ...] | None
-
-    def get(self, name: str, default: Any) -> Any:
-        """An attribute, or `default`."""
-        return self.attributes.get(name, default)
-
-    def integers(self, place: int) -> list[int]:
-        """A constant input as integers.
-
-        Raises:
-            UnsupportedModelError: where it is computed.
-        """
-        value = self.constants[place] if place < len(self.constants) else None
-        if value is None:
-            raise unsupported(self, f"its input {place} is computed, expected a constant")
-        return [int(v) for v in value.reshape(-1)]
-
-
-def unsupported(step: Step, why: str) -> UnsupportedModelError:
-    """The error for a node that cannot be trained."""
-    return UnsupportedModelError(
-        f"the graph cannot be fine-tuned, because of node {step.name!r} ({step.op}): {why}; use the bundle as it was "
-        "quantized after training"
-    )
-
-
-Operator = Callable[..., Any]
-"""Takes the step and its inputs; gives a tensor, or a tuple for several outputs."""
+__all__ = ["OPERATORS", "resample"]
 
 
 def resample(maps: Tensor, size: tuple[int, int], coordinates: str) -> Tensor:
@@ -167,41 +114,6 @@ def _batch_norm(step: Step, x: Tensor, scale: Tensor, shift: Tensor, mean: Tenso
     return functional.batch_norm(x, mean, variance, scale, shift, False, 0.0, step.get("epsilon", 1e-5))
 
 
-def _reshape(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
-    shape = step.integers(1)
-    # The graph's batch is 1 and comes first; whatever else stands there would mix the frames of a batch.
-    if shape[0] not in (-1, 0, 1) and x.shape[0] != 1:
-        raise unsupported(step, f"it reshapes to {shape}, which does not keep the batch apart")
-    if shape[0] == 1:
-        shape[0] = x.shape[0]
-    return x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(shape)])
-
-
-def _gather(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
-    chosen = step.constants[1]
-    if chosen is None or chosen.ndim != 1:
-        raise unsupported(step, "expected a constant list of indices")
-    return x.index_select(step.get("axis", 0), torch.from_numpy(chosen.astype(np.int64)).to(x.device))
-
-
-def _slice(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
-    starts, ends = step.integers(1), step.integers(2)
-    axes = step.integers(3) if len(step.inputs) > 3 and step.inputs[3] else list(range(len(starts)))
-    strides = step.integers(4) if len(step.inputs) > 4 else [1] * len(starts)
-    if min(strides) < 1:
-        raise unsupported(step, "it runs backwards")
-    places: list[Any] = [slice(None)] * x.ndim
-    for axis, *bounds in zip(axes, starts, ends, strides, strict=True):
-        places[axis] = slice(*bounds)
-    return x[tuple(places)]
-
-
-def _split(step: Step, x: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
-    axis = step.get("axis", 0)
-    sizes = step.integers(1) if len(step.inputs) > 1 else [x.shape[axis] // len(step.outputs)] * len(step.outputs)
-    return torch.split(x, sizes, axis)
-
-
 def _clip(step: Step, x: Tensor, *rest: Tensor | None) -> Tensor:
     low, high = (None if v is None else float(v.reshape(())) for v in (*step.constants[1:], None, None)[:2])
     return x if low is None and high is None else x.clamp(low, high)
@@ -211,18 +123,6 @@ def _gemm(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     x = x.T if step.get("transA", 0) else x
     product: Tensor = step.get("alpha", 1.0) * (x @ (weight.T if step.get("transB", 0) else weight))
     return product if bias is None else product + step.get("beta", 1.0) * bias
-
-
-def _depth_to_space(step: Step, x: Tensor) -> Tensor:
-    if step.get("mode", "DCR") != "CRD":
-        raise unsupported(step, "its mode is DCR, expected CRD")
-    return functional.pixel_shuffle(x, step.get("blocksize", 1))
-
-
-def _unsqueeze(step: Step, x: Tensor, *_: Tensor) -> Tensor:
-    for axis in sorted(step.integers(1)):
-        x = x.unsqueeze(axis)
-    return x
 
 
 def _axes(step: Step, x: Tensor) -> list[int]:
@@ -243,27 +143,42 @@ def _minimum(step: Step, *x: Tensor) -> Tensor:
     return functools.reduce(torch.minimum, x)
 
 
+def _instance_norm(step: Step, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return functional.instance_norm(x, weight=scale, bias=shift, eps=step.get("epsilon", 1e-5))
+
+
+def _layer_norm(step: Step, x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+    axes = list(range(step.get("axis", -1) % x.ndim, x.ndim))
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    normalised = (x - mean) * torch.rsqrt(variance + step.get("epsilon", 1e-5)) * scale
+    return normalised if shift is None else normalised + shift
+
+
 OPERATORS: dict[str, Operator] = {
+    **MOVING,
+    "Abs": lambda step, x: x.abs(),
     "Add": lambda step, x, y: x + y,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": lambda step, x: x.float(),  # of the frame; what it is cast to is float in every canonical graph
     "Clip": _clip,
-    "Concat": lambda step, *x: torch.cat(x, step.get("axis", 1)),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "DepthToSpace": _depth_to_space,
     "Div": lambda step, x, y: x / y,
-    "Flatten": lambda step, x: x.flatten(step.get("axis", 1)),
-    "Gather": _gather,
+    "Einsum": lambda step, *x: torch.einsum(step.get("equation", ""), *x),
+    "Elu": lambda step, x: functional.elu(x, step.get("alpha", 1.0)),
+    "Erf": lambda step, x: torch.erf(x),
+    "Exp": lambda step, x: torch.exp(x),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda step, x: x.mean((2, 3), keepdim=True),
     "GlobalMaxPool": lambda step, x: x.amax((2, 3), keepdim=True),
     "GreaterOrEqual": lambda step, x, y: x >= y,
     "HardSigmoid": lambda step, x: (step.get("alpha", 0.2) * x + step.get("beta", 0.5)).clamp(0, 1),
     "HardSwish": lambda step, x: functional.hardswish(x),
-    "Identity": lambda step, x: x,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda step, x: functional.leaky_relu(x, step.get("alpha", 0.01)),
+    "Log": lambda step, x: torch.log(x),
     "MatMul": lambda step, x, y: x @ y,
     "Max": _maximum,
     "MaxPool": _max_pool,
@@ -271,22 +186,21 @@ OPERATORS: dict[str, Operator] = {
     "Mul": lambda step, x, y: x * y,
     "Neg": lambda step, x: -x,
     "PRelu": _prelu,
+    "Pow": lambda step, x, y: torch.pow(x, y),
+    "Reciprocal": lambda step, x: x.reciprocal(),
+    "ReduceL2": lambda step, x: torch.linalg.vector_norm(x, dim=_axes(step, x), keepdim=bool(step.get("keepdims", 1))),
     "ReduceMax": lambda step, x: x.amax(_axes(step, x), bool(step.get("keepdims", 1))),
     "ReduceMean": lambda step, x: x.mean(_axes(step, x), bool(step.get("keepdims", 1))),
     "ReduceMin": lambda step, x: x.amin(_axes(step, x), bool(step.get("keepdims", 1))),
     "ReduceSum": lambda step, x, *axes: x.sum(_axes(step, x), bool(step.get("keepdims", 1))),
     "Relu": lambda step, x: functional.relu(x),
-    "Reshape": _reshape,
     "Resize": _resize,
+    "Selu": lambda step, x: functional.selu(x),
     "Sigmoid": lambda step, x: torch.sigmoid(x),
-    "Slice": _slice,
     "Softmax": lambda step, x: torch.softmax(x, step.get("axis", -1)),
-    "Split": _split,
+    "Softplus": lambda step, x: functional.softplus(x),
     "Sqrt": lambda step, x: torch.sqrt(x),
     "Sub": lambda step, x, y: x - y,
     "Tanh": lambda step, x: torch.tanh(x),
-    "Transpose": lambda step, x: x.permute(step.get("perm", list(range(x.ndim))[::-1])),
-    "Unsqueeze": _unsqueeze,
-    "Where": lambda step, condition, x, y: torch.where(condition, x, y),
 }
 """Every operator that can be trained through, by its ONNX name."""

@@ -256,11 +256,6 @@ class TestRefusals:
         x = builder.add("Expand", builder.conv("image", 3, 4), builder.constant(np.array([2, 1, 1, 1])))
         assert "expected batch 1, but the logits are logits (2, 4, 64, 64)" in refusal(builder.model(x), tmp_path)
 
-    def test_one_channel(self, tmp_path):
-        builder = GraphBuilder()
-        message = refusal(builder.model(builder.conv("image", 3, 1)), tmp_path)
-        assert "at least 2 channels, but the network gives logits (1, 1, 64, 64) float from Conv" in message
-
     def test_no_logits(self, tmp_path):
         builder = GraphBuilder()
         x = builder.add("Flatten", builder.add("GlobalAveragePool", builder.conv("image", 3, 4)))

@@ -81,8 +81,9 @@ def test_too_old():
 
 def test_operator_without_an_older_form():
     builder = GraphBuilder()
-    model = builder.model(builder.add("Gelu", builder.conv("image", 3, 4)), opset=20)
-    with pytest.raises(UnsupportedModelError, match=r"from opset 20 to 17, .*Gelu.*opset_version=17"):
+    size = builder.constant(np.array([32, 32]))
+    model = builder.model(builder.add("CenterCropPad", builder.conv("image", 3, 4), size, axes=[2, 3]), opset=20)
+    with pytest.raises(UnsupportedModelError, match=r"from opset 20 to 17, .*CenterCropPad.*opset_version=17"):
         to_target_opset(model)
 
 

@@ -190,6 +190,24 @@ class TestOperators:
             one_node("HardSigmoid", alpha=0.3),
             one_node("BatchNormalization", *(np.abs(WEIGHT[:, 0, 0, i % 3]) for i in range(4)), epsilon=0.1),
             one_node("Transpose", perm=[0, 2, 3, 1]),
+            one_node("Erf"),
+            one_node("Elu", alpha=0.5),
+            one_node("Selu"),
+            one_node("Exp"),
+            one_node("Softplus"),
+            one_node("Abs"),
+            one_node("Pow", np.float32(2)),
+            one_node("ReduceL2", axes=[1]),
+            one_node("LayerNormalization", np.linspace(0.5, 2, 10, dtype=np.float32), epsilon=0.1),
+            one_node("LayerNormalization", *WEIGHT[:2, :, 0, 0].repeat(30, 1)[:, :90].reshape(2, 9, 10), axis=2),
+            one_node("InstanceNormalization", *WEIGHT[:, :2, 0, 0].T, epsilon=0.1),
+            one_node("Einsum", equation="nchw->nhc"),
+            one_node("Expand", np.array([1, 1, 9, 10])),
+            one_node("DepthToSpace", blocksize=2),
+            one_node("DepthToSpace", blocksize=2, mode="CRD"),
+            one_node("Pad", np.array([0, 1, 2, 0, 0, 0, 1, 3]), np.float32(0.5)),
+            one_node("Pad", np.array([0, 0, 2, 1, 0, 0, 1, 3]), mode="reflect"),
+            one_node("Pad", np.array([0, 0, 2, 1, 0, 0, 0, 3]), mode="edge"),
         ],
         ids=lambda model: str(model.graph.node[0].op_type),
     )  # fmt: skip
@@ -200,10 +218,11 @@ class TestOperators:
     @pytest.mark.parametrize(
         ("model", "message"),
         [
-            (one_node("Erf"), r"node 'node' \(Erf\): unknown operator 'Erf'"),
+            (one_node("Ceil"), r"node 'node' \(Ceil\): unknown operator 'Ceil'"),
             (one_node("Conv", GROUPED, group=2, auto_pad="SAME_UPPER"), "its padding is automatic"),
             (one_node("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 0, 0]), "padding is uneven and not counted"),
             (one_node("Resize", EMPTY, EMPTY, np.array([1, 4, 18, 20]), mode="cubic"), "its mode is cubic"),
+            (one_node("Pad", np.array([0, 1, 0, 0] * 2), mode="reflect"), "its mode is reflect, expected zeros, or"),
             (one_node("Reshape", np.array([4, 90])), r"reshapes to \[4, 90\], which does not keep the batch apart"),
             (
                 of_any_shape(half_pair(), TensorProto.INT8),
@@ -215,6 +234,17 @@ class TestOperators:
         maps = np.zeros((2, 4, 9, 10), np.float32)
         with pytest.raises(UnsupportedModelError, match=message):
             by_torch(model, maps)
+
+    def test_moves_there_and_back(self) -> None:
+        """Squeeze and SpaceToDepth need maps of another form than the rest."""
+        builder = GraphBuilder()
+        axis = builder.constant(np.array([2]))
+        x = builder.add("DepthToSpace", "image", blocksize=2, mode="DCR")
+        x = builder.add("Squeeze", builder.add("Unsqueeze", builder.add("SpaceToDepth", x, blocksize=2), axis), axis)
+        builder.add("Log", builder.add("Reciprocal", builder.add("Exp", x)), name="node")
+        model = of_any_shape(builder)
+        maps = np.random.default_rng(1).normal(0, 3, (2, 4, 9, 10)).astype(np.float32)
+        np.testing.assert_allclose(by_torch(model, maps), by_onnx(model, maps), rtol=1e-5, atol=1e-5)
 
     def test_a_computed_shape(self) -> None:
         builder = GraphBuilder()
