@@ -10,7 +10,7 @@ import logging
 import numpy as np
 import onnx
 
-from edgeseg.converters.graph import GraphIndex, attribute, set_constant
+from edgeseg.converters.graph import GraphIndex, attribute, insert_nodes, set_constant
 
 __all__ = ["cut_to_logits", "split_single_logit", "take_planar"]
 
@@ -33,8 +33,7 @@ def take_planar(model: onnx.ModelProto) -> None:
         node.op_type != "Transpose" or list(attribute(node, "perm", [])) != _TO_PLANAR for node in readers
     ):
         return
-    planar = onnx.TensorShapeProto(dim=[shape.dim[i] for i in _TO_PLANAR])
-    shape.CopyFrom(planar)
+    shape.CopyFrom(onnx.TensorShapeProto(dim=[shape.dim[i] for i in _TO_PLANAR]))
     for node in readers:
         # One that ends the graph keeps its output's name this way.
         node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output, node.name))
@@ -96,8 +95,7 @@ def split_single_logit(model: onnx.ModelProto) -> None:
         _resize_both(model, index, node)
         reader, tensor = node, node.input[0]
         node = index.producer(tensor)
-    readers = index.consumers(tensor)
-    if node is None or len(readers) > 1 or not _double_layer(model, index, node):
+    if node is None or len(index.consumers(tensor)) > 1 or not _double_layer(model, index, node):
         _split_behind(model, index, tensor, reader)
     del model.graph.value_info[:]
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
@@ -127,10 +125,8 @@ def _split_behind(model: onnx.ModelProto, index: GraphIndex, tensor: str, reader
     """Multiply what `reader`, or the graph's output, takes."""
     both = index.fresh(f"{tensor}/both")
     signs = set_constant(model, index.fresh(f"{tensor}/signs"), np.array([-0.5, 0.5], np.float32).reshape(1, 2, 1, 1))
-    place = len(model.graph.node)
     if reader is None:
         model.graph.output[0].name = both
     else:
         reader.input[0] = both
-        place = next(i for i, node in enumerate(model.graph.node) if node is reader or node == reader)
-    model.graph.node.insert(place, onnx.helper.make_node("Mul", [tensor, signs], [both], name=both))
+    insert_nodes(model, [onnx.helper.make_node("Mul", [tensor, signs], [both], name=both)])

@@ -70,9 +70,10 @@ def write_out(model: onnx.ModelProto, writers: Mapping[str, Writer]) -> None:
     index = GraphIndex(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
+        replaceable = node.domain in ("", "ai.onnx") and not any(node.output[1:])
+        writer = writers.get(node.op_type) if replaceable else None
         replacement = Replacement(model, index, node)
-        known = node.op_type in writers and node.domain in ("", "ai.onnx") and not any(node.output[1:])
-        if known and writers[node.op_type](replacement):
+        if writer is not None and writer(replacement):
             replacement.nodes[-1].output[0] = node.output[0]
             nodes += replacement.nodes
         else:

@@ -72,10 +72,9 @@ def _unsqueeze(step: Step, x: Tensor, *_: Tensor) -> Tensor:
 
 
 def _squeeze(step: Step, x: Tensor, *_: Tensor) -> Tensor:
-    axes = step.integers(1) if len(step.inputs) > 1 else step.get("axes", [])
-    if not axes:
+    if len(step.inputs) < 2:
         raise unsupported(step, "it names no axes")
-    return x.squeeze([int(axis) for axis in axes])
+    return x.squeeze(step.integers(1))
 
 
 def _expand(step: Step, x: Tensor, *_: Tensor) -> Tensor:

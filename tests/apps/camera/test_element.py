@@ -70,6 +70,14 @@ def both(element: str, caps: str, count: int = 1, after: str = "") -> tuple[list
     return found[0], found[1], ran
 
 
+def only_sample(description: str) -> Any:
+    """What a pipeline that ends in `appsink name=after` gives, which must be one frame."""
+    with parsed(f"{description} ! appsink name=after sync=false wait-on-eos=false") as pipeline:
+        assert wait(pipeline).ended
+        (sample,) = pulled(pipeline.get_by_name("after"))
+    return sample
+
+
 def rgb(frame: list[Image], form: str) -> Image:
     return np.ascontiguousarray(frame[0][:, :, ORDERS[form]])
 
@@ -91,12 +99,10 @@ class TestPixels:
 
     @pytest.mark.parametrize("form", ["RGBA", "BGRA"])
     def test_leave_alpha(self, form: str, model: Path) -> None:
-        with parsed(
+        sample = only_sample(
             f"videotestsrc num-buffers=1 ! video/x-raw,format={form},width=99,height=64 ! alpha alpha=0.25 ! "
-            f"video/x-raw,format={form} ! edgeseg model={model} ! appsink name=after sync=false wait-on-eos=false"
-        ) as pipeline:
-            assert wait(pipeline).ended
-            (sample,) = pulled(pipeline.get_by_name("after"))
+            f"video/x-raw,format={form} ! edgeseg model={model}"
+        )
         assert set(np.unique(planes(sample)[0][:, :, 3])) <= {63, 64}
 
     def test_of_a_mask(self, model: Path, reference: edgeseg.Segmenter) -> None:
@@ -484,12 +490,10 @@ class TestMetadata:
         np.testing.assert_array_equal(found.mask, class_map)
 
     def test_of_two_elements_is_on_one_buffer(self, model: Path, library: Any) -> None:
-        with parsed(
+        sample = only_sample(
             f"videotestsrc num-buffers=1 ! video/x-raw,format=RGB,width=62,height=48 ! edgeseg model={model} ! "
-            f"edgeseg model={model} threads=1 ! appsink name=after sync=false wait-on-eos=false"
-        ) as pipeline:
-            assert wait(pipeline).ended
-            (sample,) = pulled(pipeline.get_by_name("after"))
+            f"edgeseg model={model} threads=1"
+        )
         assert len(attached(library, sample.get_buffer())) == 2
 
 

@@ -14,7 +14,9 @@ from support.lint_graphs import FAULTY, Toy
 
 from edgeseg.converters.graph import GraphIndex
 from edgeseg.converters.lint import lint
+from edgeseg.converters.lint.operator_tables import WRITTEN_OUT
 from edgeseg.converters.place import remove_qdq
+from edgeseg.converters.targets import tensorrt8
 from edgeseg.converters.targets.tensorrt8 import to_jetpack4, to_tensorrt8
 from edgeseg.errors import UnsupportedModelError
 
@@ -83,6 +85,9 @@ class TestTensorRT8:
         assert "LayerNormalization" not in {node.op_type for node in written.graph.node}
         expected = run_graph(model, x=20 * IMAGE + 3)[0]
         np.testing.assert_allclose(run_graph(written, x=20 * IMAGE + 3)[0], expected, rtol=1e-4, atol=1e-5)
+
+    def test_linter_knows_what_is_written_out(self) -> None:
+        assert frozenset(tensorrt8._WRITERS) == WRITTEN_OUT
 
     def test_normalization_with_mean_stays(self) -> None:
         toy = Toy()
