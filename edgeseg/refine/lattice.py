@@ -55,7 +55,7 @@ class PermutohedralLattice:
         scale = np.sqrt(2 / 3) * (dimensions + 1) / np.sqrt(np.arange(1, dimensions + 1) * np.arange(2, dimensions + 2))
         features = np.ascontiguousarray(features)
         self.vertices = int(run_compiled(PURPOSE, _place, features, scale, slots, keys, self.corners, self.weights))
-        self.neighbours = np.empty((dimensions + 1, self.vertices, 2), np.int32)
+        self.neighbours = np.zeros((dimensions + 1, self.vertices, 2), np.int32)
         run_compiled(PURPOSE, _connect, slots, keys[: self.vertices], self.neighbours)
 
     def filter(self, values: NDArray[np.float32], *, transposed: bool = False) -> NDArray[np.float32]:
@@ -152,29 +152,29 @@ def _place(features, scale, slots, keys, corners, weights):  # type: ignore[no-u
 
 
 def _connect(slots, keys, neighbours):  # type: ignore[no-untyped-def]
-    """Find both neighbours of every corner on every axis; 0 for one that does not exist, else its number plus one."""
+    """Find both neighbours of every corner on every axis; 0 for one that does not exist, else its number plus one.
+
+    Only the one behind is looked up: a corner is the one before it to the corner that it finds.
+    """
     count, d = keys.shape
     mask = len(slots) - 1
     key = np.empty(d, np.int64)
     for axis in range(d + 1):
         for vertex in range(count):
-            for side in range(2):
-                step = 2 * side - 1
-                code = 0
+            code = 0
+            for i in range(d):
+                key[i] = keys[vertex, i] + (-d if i == axis else 1)
+                code = ((code + key[i]) * 2531011) & 0x7FFFFFFF
+            slot = (code ^ (code >> 15)) & mask
+            while slots[slot] >= 0:
+                same = True
                 for i in range(d):
-                    key[i] = keys[vertex, i] + (-step * d if i == axis else step)
-                    code = ((code + key[i]) * 2531011) & 0x7FFFFFFF
-                slot = (code ^ (code >> 15)) & mask
-                found = 0
-                while slots[slot] >= 0:
-                    same = True
-                    for i in range(d):
-                        same = same and keys[slots[slot], i] == key[i]
-                    if same:
-                        found = slots[slot] + 1
-                        break
-                    slot = (slot + 1) & mask
-                neighbours[axis, vertex, side] = found
+                    same = same and keys[slots[slot], i] == key[i]
+                if same:
+                    neighbours[axis, vertex, 1] = slots[slot] + 1
+                    neighbours[axis, slots[slot], 0] = vertex + 1
+                    break
+                slot = (slot + 1) & mask
 
 
 def _filter(values, corners, weights, neighbours, grid, other, result):  # type: ignore[no-untyped-def]
