@@ -8,6 +8,7 @@ from which the published parameters come, and unlike the paper's formula, a pixe
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,13 +85,16 @@ class DenseCRF:
         unary = log_softmax(as_rows(logits))
         kernels = self._kernels(frame) if self.iterations else []
         belief = softmax(unary.copy())
-        for _ in range(self.iterations):
-            total = unary.copy()
-            for weight, kernel in kernels:
-                message = kernel(belief)
-                message *= np.float32(weight)
-                total += message
-            belief = softmax(total)
+        # Compiled code and OpenCV hold no lock of Python's: both kernels run at once.
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for _ in range(self.iterations):
+                total = unary.copy()
+                running = [(weight, pool.submit(kernel, belief)) for weight, kernel in kernels]
+                for weight, found in running:
+                    message = found.result()
+                    message *= np.float32(weight)
+                    total += message
+                belief = softmax(total)
         return as_planes(belief, frame.shape[:2])
 
     def _kernels(self, frame: NDArray[np.uint8]) -> list[tuple[float, Filter]]:

@@ -47,7 +47,9 @@ def as_planes(rows: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.fl
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, C) contiguous scores to probabilities by row, in place."""
-    run_compiled(PURPOSE, _softmax, scores)
+    run_compiled(PURPOSE, _lower, scores)
+    np.exp(scores, out=scores)
+    run_compiled(PURPOSE, _normalise, scores)
     return scores
 
 
@@ -58,14 +60,24 @@ def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return shifted
 
 
-def _softmax(scores):  # type: ignore[no-untyped-def]
-    """In one pass over the pixels: NumPy takes six over arrays that no cache holds."""
+# Compiled, since NumPy takes passes over arrays that no cache holds; but its exp is of many numbers at once.
+
+
+def _lower(scores):  # type: ignore[no-untyped-def]
+    """Take each row's largest score from it."""
     for n in range(scores.shape[0]):
-        top, total = scores[n, 0], np.float32(0)
+        top = scores[n, 0]
         for c in range(1, scores.shape[1]):
             top = max(top, scores[n, c])
         for c in range(scores.shape[1]):
-            scores[n, c] = np.exp(scores[n, c] - top)
-            total += scores[n, c]
-        for c in range(scores.shape[1]):
-            scores[n, c] /= total
+            scores[n, c] -= top
+
+
+def _normalise(values):  # type: ignore[no-untyped-def]
+    """Divide each row by its sum."""
+    for n in range(values.shape[0]):
+        total = np.float32(0)
+        for c in range(values.shape[1]):
+            total += values[n, c]
+        for c in range(values.shape[1]):
+            values[n, c] /= total
